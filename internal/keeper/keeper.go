@@ -1,0 +1,114 @@
+package keeper
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// Errors that callers tell apart. Each is wrapped with the path and a hint.
+var (
+	ErrNotDatabase = errors.New("not a SQLite database")
+	ErrExclusive   = errors.New("database is held exclusively by another connection")
+	ErrReadOnly    = errors.New("database cannot be written")
+	ErrNotWAL      = errors.New("database cannot be in WAL mode")
+)
+
+const busyTimeout = 5 * time.Second
+
+// Keeper is an open connection. It is safe for concurrent use.
+type Keeper struct {
+	db       *sql.DB
+	switched bool
+}
+
+// Open opens the existing database at path for reading and writing and puts it
+// into WAL mode if it is not (see Switched). An absent file is fs.ErrNotExist.
+// It waits up to 5 s for a lock.
+func Open(ctx context.Context, path string) (*Keeper, error) {
+	if err := inspect(path); err != nil {
+		return nil, err
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	u := url.URL{Scheme: "file", Path: abs, RawQuery: fmt.Sprintf("mode=rw&_busy_timeout=%d&_cache_size=-64", busyTimeout.Milliseconds())}
+	db, err := sql.Open("sqlite3", u.String())
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1)
+	k := &Keeper{db: db}
+	if err := k.enterWAL(ctx); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open %s: %w", path, explain(err))
+	}
+	return k, nil
+}
+
+// Switched reports whether Open changed the journal mode to WAL.
+func (k *Keeper) Switched() bool { return k.switched }
+
+// Close closes the connection, and with it SQLite's locks of this process on
+// the database. Close whatever else reads the files first.
+func (k *Keeper) Close() error { return k.db.Close() }
+
+func (k *Keeper) enterWAL(ctx context.Context) error {
+	var before, after string
+	if err := k.db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&before); err != nil {
+		return err
+	}
+	if err := k.db.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&after); err != nil {
+		return err
+	}
+	if !strings.EqualFold(after, "wal") {
+		return fmt.Errorf("journal mode stays %q: %w", after, ErrNotWAL)
+	}
+	k.switched = !strings.EqualFold(before, "wal")
+	if _, err := k.db.ExecContext(ctx, "PRAGMA wal_autocheckpoint=0"); err != nil {
+		return err
+	}
+	var n int // the first read opens the WAL and the wal-index
+	return k.db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)").Scan(&n)
+}
+
+// inspect refuses what SQLite would refuse late or with a poor message.
+func inspect(path string) error {
+	fi, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("open %s: %w", path, fs.ErrNotExist)
+	}
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	if !fi.Mode().IsRegular() {
+		return fmt.Errorf("open %s: not a regular file: %w", path, ErrNotDatabase)
+	}
+	return nil
+}
+
+func explain(err error) error {
+	se, ok := errors.AsType[sqlite3.Error](err)
+	if !ok {
+		return err
+	}
+	switch se.Code {
+	case sqlite3.ErrBusy, sqlite3.ErrLocked:
+		return fmt.Errorf("%w (PRAGMA locking_mode=EXCLUSIVE, or a long transaction in rollback-journal mode): %w", ErrExclusive, err)
+	case sqlite3.ErrNotADB:
+		return fmt.Errorf("%w (an encrypted database, or another kind of file): %w", ErrNotDatabase, err)
+	case sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrPerm:
+		return fmt.Errorf("%w: the file and its directory must be writable: %w", ErrReadOnly, err)
+	}
+	return err
+}
