@@ -1,0 +1,141 @@
+package capture
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/ltxstream/ltxstream/internal/pagesum"
+	"github.com/ltxstream/ltxstream/internal/wal"
+	"github.com/superfly/ltx"
+)
+
+// inMemory is the size, in bytes of pages, up to which an LTX file is encoded
+// in memory and handed on from there.
+const inMemory = 4 << 20
+
+// encoder writes changes as LTX files into the spool directory.
+type encoder struct {
+	dir      string
+	lastTime int64 // milliseconds; timestamps never go backwards
+	buf      bytes.Buffer
+	page     []byte
+	sums     []pagesum.Page
+}
+
+// header makes the LTX header of c as transaction txid on top of pre. The WAL
+// fields say where the frames were: offset and size of the covered part of the
+// -wal file, which for a comparison is the empty part at its end.
+func (e *encoder) header(c *changes, txid ltx.TXID, pre ltx.Checksum) ltx.Header {
+	e.lastTime = max(e.lastTime, time.Now().UnixMilli())
+	h := ltx.Header{
+		Version:   ltx.Version,
+		PageSize:  c.pageSize,
+		Commit:    c.count,
+		MinTXID:   txid,
+		MaxTXID:   txid,
+		Timestamp: e.lastTime,
+		WALSalt1:  c.end.Salt[0],
+		WALSalt2:  c.end.Salt[1],
+	}
+	if txid != 1 {
+		h.PreApplyChecksum = pre | ltx.ChecksumFlag
+	}
+	end := wal.FrameOffset(c.end.Frame+1, c.pageSize)
+	h.WALOffset = end
+	if c.start != 0 {
+		h.WALOffset = wal.FrameOffset(c.start, c.pageSize)
+	}
+	h.WALSize = end - h.WALOffset
+	return h
+}
+
+// write encodes c into the spool directory and returns the file with the
+// checksums of its pages, which stay valid until the next call. post computes
+// the rolling checksum from them. Where it fails nothing is left behind.
+func (e *encoder) write(db *wal.DB, c *changes, h ltx.Header, path string, post func([]pagesum.Page) ltx.Checksum) (File, []pagesum.Page, error) {
+	f := File{Header: h, Full: c.full, path: path}
+	out, err := os.Create(path)
+	if err != nil {
+		return File{}, nil, fmt.Errorf("spool ltx file: %w", err)
+	}
+	if int64(len(c.pages))*int64(c.pageSize) <= inMemory {
+		err = e.writeSmall(out, db, c, &f, post)
+	} else {
+		err = e.writeLarge(out, db, c, &f, post)
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return File{}, nil, errors.Join(fmt.Errorf("spool ltx file: %w", err), os.Remove(path))
+	}
+	return f, e.sums, nil
+}
+
+func (e *encoder) writeSmall(out *os.File, db *wal.DB, c *changes, f *File, post func([]pagesum.Page) ltx.Checksum) error {
+	e.buf.Reset()
+	if err := e.encode(&e.buf, db, c, f, post); err != nil {
+		return err
+	}
+	f.data = bytes.Clone(e.buf.Bytes())
+	_, err := out.Write(f.data)
+	return err
+}
+
+func (e *encoder) writeLarge(out *os.File, db *wal.DB, c *changes, f *File, post func([]pagesum.Page) ltx.Checksum) error {
+	w := bufio.NewWriterSize(out, readChunk)
+	if err := e.encode(w, db, c, f, post); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+func (e *encoder) encode(w io.Writer, db *wal.DB, c *changes, f *File, post func([]pagesum.Page) ltx.Checksum) (err error) {
+	cw := &countingWriter{w: w}
+	enc, err := ltx.NewEncoder(cw)
+	if err != nil {
+		return err
+	}
+	enc.SetSpillDir(e.dir)
+	defer func() { err = errors.Join(err, enc.Cleanup()) }()
+	if err := enc.EncodeHeader(f.Header); err != nil {
+		return err
+	}
+	if len(e.page) < int(c.pageSize) {
+		e.page = make([]byte, c.pageSize)
+	}
+	e.sums = e.sums[:0]
+	for _, ch := range c.pages {
+		b, err := c.page(db, ch, e.page)
+		if err != nil {
+			return err
+		}
+		e.sums = append(e.sums, pagesum.Page{Pgno: ch.pgno, Sum: pagesum.Of(ch.pgno, b)})
+		if err := enc.EncodePage(ltx.PageHeader{Pgno: ch.pgno}, b); err != nil {
+			return fmt.Errorf("encode page %d: %w", ch.pgno, err)
+		}
+	}
+	enc.SetPostApplyChecksum(post(e.sums))
+	if err := enc.Close(); err != nil {
+		return err
+	}
+	f.Trailer, f.Size = enc.Trailer(), cw.n
+	return nil
+}
+
+// countingWriter counts: the encoder's own count leaves out part of the trailer.
+type countingWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// release lets go of large buffers: an idle database keeps none.
+func (e *encoder) release() { e.buf, e.page, e.sums = bytes.Buffer{}, nil, nil }

@@ -1,0 +1,153 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ltxstream/ltxstream/internal/wal"
+)
+
+// Bounds of a restart of the WAL. Writers wait while it holds WRITE.
+const (
+	fewToTake   = 64                   // frames left to capture under WRITE
+	fewToFill   = 256                  // frames left to backfill under WRITE
+	passes      = 8                    // attempts to get that near
+	writeWait   = 3 * time.Millisecond // for WRITE
+	ckptWait    = 5 * time.Millisecond // for a checkpointer to end, under WRITE
+	readersWait = 2 * time.Millisecond // for readers to leave, under WRITE
+	minBackoff  = time.Millisecond     // after an attempt that failed, doubling
+	maxBackoff  = time.Second
+)
+
+// keepBounded restarts a WAL that has reached its soft limit, and rests where
+// nothing happens. Backfilling is left to the application, whose checkpoints
+// would fail while we hold CKPT (SQLite does not wait for that lock), until the
+// WAL is four times its soft limit.
+func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
+	if !c.overLimit(h, 1) {
+		return c.rest(h)
+	}
+	if c.ckpt.busy || !c.db.Pinned() || time.Now().Before(c.timing.tryCkpt) {
+		return nil
+	}
+	if h.MaxFrame-c.db.Backfilled() > fewToFill {
+		if c.overLimit(h, 4) {
+			c.ckpt.begin(c.db)
+		}
+		return nil
+	}
+	done, err := c.restartWAL(ctx)
+	c.backOff(done)
+	return err
+}
+
+// overLimit reports whether the WAL of h has reached n times the soft limit.
+func (c *Capture) overLimit(h wal.Header, n int64) bool {
+	return int64(h.MaxFrame)*int64(c.chain.FrameSize()) >= c.cfg.SoftWALLimit*n
+}
+
+func (c *Capture) backOff(done bool) {
+	if done {
+		c.timing.backoff = 0
+		return
+	}
+	c.timing.backoff = min(max(c.timing.backoff*2, minBackoff), maxBackoff)
+	c.timing.tryCkpt = time.Now().Add(c.timing.backoff)
+}
+
+// restartWAL captures what is left, and restarts the WAL under WRITE and CKPT.
+// It gives up, without harm, where that would keep writers waiting.
+func (c *Capture) restartWAL(ctx context.Context) (bool, error) {
+	if ok, err := c.catchUp(ctx); err != nil || !ok {
+		return false, err
+	}
+	if err := c.db.LockWithin(ctx, wal.Write, writeWait); err != nil {
+		return false, ignoreBusy(err)
+	}
+	locked := time.Now()
+	done, err := c.restartLocked(ctx)
+	err = errors.Join(err, c.db.Unlock(wal.Write))
+	c.restarted(done, time.Since(locked))
+	return done, err
+}
+
+// catchUp captures until little is left to do under WRITE.
+func (c *Capture) catchUp(ctx context.Context) (bool, error) {
+	for range passes {
+		h, err := c.db.Header()
+		if err != nil || h.Salt != c.chain.Salt {
+			return false, err
+		}
+		if h.MaxFrame-c.chain.Frame <= fewToTake {
+			return true, nil
+		}
+		if !c.spoolHasRoom() {
+			return false, nil
+		}
+		if err := c.takeAll(ctx, h); err != nil || c.unsure {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// restartLocked holds WRITE: the frames that are there now are the last ones.
+func (c *Capture) restartLocked(ctx context.Context) (bool, error) {
+	h, err := c.db.Header()
+	if err != nil || h.Salt != c.chain.Salt || h.MaxFrame == 0 || h.MaxFrame-c.chain.Frame > 4*fewToTake {
+		return false, err
+	}
+	if err := c.takeAll(ctx, h); err != nil || c.unsure || c.pending(h) {
+		return false, err
+	}
+	if err := c.db.LockWithin(ctx, wal.Ckpt, ckptWait); err != nil {
+		return false, ignoreBusy(err)
+	}
+	done, err := c.restartFilled(ctx, h)
+	return done, errors.Join(err, c.db.Unlock(wal.Ckpt))
+}
+
+// restartFilled holds WRITE and CKPT.
+func (c *Capture) restartFilled(ctx context.Context, h wal.Header) (bool, error) {
+	if h.MaxFrame-c.db.Backfilled() > 2*fewToFill {
+		return false, nil
+	}
+	res, err := c.db.Backfill(ctx)
+	if err != nil || !res.Done() {
+		return false, err
+	}
+	next := wal.NextGeneration(h)
+	if err := c.state.saveCursor(place{next.Salt, 0, c.Pos().TXID}); err != nil {
+		return false, err
+	}
+	if ok, err := c.restartWithin(ctx, next, readersWait); !ok {
+		return false, err
+	}
+	c.chain = wal.Chain{PageSize: h.PageSize, BigEndian: h.BigEndian, Salt: next.Salt}
+	c.change = next.Change
+	return true, nil
+}
+
+// restartWithin waits a moment for the readers of the WAL: new ones use the
+// database file, for all of the WAL is in it.
+func (c *Capture) restartWithin(ctx context.Context, next wal.Header, wait time.Duration) (bool, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		err := c.db.Restart(next)
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, wal.ErrBusy) || ctx.Err() != nil || time.Now().After(deadline) {
+			return false, ignoreBusy(err)
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+}
+
+func ignoreBusy(err error) error {
+	if errors.Is(err, wal.ErrBusy) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,296 @@
+package capture
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/ltxstream/ltxstream/internal/pagesum"
+	"github.com/ltxstream/ltxstream/internal/wal"
+	"github.com/superfly/ltx"
+)
+
+// A comparison reads the whole database and keeps the pages that differ from
+// the checksum table (or all of them, for a full file), as of one commit.
+//
+// It needs the pin and no other lock. Nothing but a backfill writes to the
+// database file, a backfill writes only pages that have a frame in the WAL, and
+// the pin keeps those frames there. So the file is read first, while anybody
+// writes; then the last frame of each page in the WAL takes precedence over
+// whatever was read. What remains from the file cannot have changed meanwhile.
+type comparison struct {
+	db   *wal.DB
+	keep func(pgno uint32, sum ltx.Checksum) bool
+	out  *os.File // pages kept; nil: none are
+
+	pageSize uint32
+	w        *bufio.Writer
+	size     int64
+	sums     []ltx.Checksum // by page, from 1
+	kept     []int64        // by page: offset in out plus one; 0: not kept
+}
+
+// errEmpty is returned for a database of no pages: nothing was written to it yet.
+var errEmpty = errors.New("database is empty")
+
+// compared is the outcome: a state of the database that existed.
+type compared struct {
+	count  uint32
+	end    wal.Chain
+	change uint32         // change counter of the wal-index header
+	sums   []ltx.Checksum // of pages 1..count; 0 for the lock page
+	kept   []int64
+}
+
+// total returns the rolling checksum of the state.
+func (c compared) total() ltx.Checksum {
+	x := ltx.ChecksumFlag
+	for _, s := range c.sums {
+		x ^= s &^ ltx.ChecksumFlag
+	}
+	return x
+}
+
+// pages returns the checksums as entries for the table.
+func (c compared) pages() []pagesum.Page {
+	ps := make([]pagesum.Page, 0, len(c.sums))
+	for i, s := range c.sums {
+		ps = append(ps, pagesum.Page{Pgno: uint32(i + 1), Sum: s})
+	}
+	return ps
+}
+
+// compare runs a comparison. out may be nil where only checksums are wanted.
+func compare(ctx context.Context, db *wal.DB, out *os.File, keep func(uint32, ltx.Checksum) bool) (compared, error) {
+	if !db.Pinned() {
+		return compared{}, errors.New("compare database: the wal is not pinned")
+	}
+	size, err := pageSizeOf(db)
+	if err != nil {
+		return compared{}, fmt.Errorf("compare database: %w", err)
+	}
+	c := &comparison{db: db, keep: keep, out: out, pageSize: size}
+	if out != nil {
+		c.w = bufio.NewWriterSize(out, readChunk)
+	}
+	res, err := c.run(ctx)
+	if err != nil {
+		return compared{}, fmt.Errorf("compare database: %w", err)
+	}
+	return res, nil
+}
+
+// pageSizeOf reads the page size where it is: in the wal-index while the WAL
+// holds frames, else in the database header (fileformat2.html section 1.3.2).
+func pageSizeOf(db *wal.DB) (uint32, error) {
+	h, err := db.Header()
+	if err != nil {
+		return 0, err
+	}
+	if h.MaxFrame > 0 {
+		return h.PageSize, nil
+	}
+	var b [2]byte
+	if _, err := db.ReadFile(b[:], 16); err != nil {
+		return 0, fmt.Errorf("read database header: %w", err)
+	}
+	if n := uint32(binary.BigEndian.Uint16(b[:])); n != 1 {
+		return n, nil
+	}
+	return 65536, nil
+}
+
+// pageCountOf returns the size of the database in pages at header h.
+func pageCountOf(db *wal.DB, h wal.Header, pageSize uint32) (uint32, error) {
+	if h.MaxFrame > 0 {
+		return h.PageCount, nil
+	}
+	size, err := db.FileSize()
+	if err != nil {
+		return 0, err
+	}
+	return uint32(size / int64(pageSize)), nil
+}
+
+// run reads the file until it has as many pages as the database, then settles
+// on the commit whose header it saw last: after the last read of the file.
+func (c *comparison) run(ctx context.Context) (compared, error) {
+	for {
+		h, err := c.db.Header()
+		if err != nil {
+			return compared{}, err
+		}
+		count, err := pageCountOf(c.db, h, c.pageSize)
+		if err != nil {
+			return compared{}, err
+		}
+		if have := uint32(len(c.sums)); have < count || have == 0 && count == 0 {
+			if count == 0 {
+				return compared{}, errEmpty
+			}
+			if err := c.readFile(ctx, have+1, count); err != nil {
+				return compared{}, err
+			}
+			continue
+		}
+		return c.settle(ctx, h, count)
+	}
+}
+
+// settle lays the pages of the WAL up to h over what was read.
+func (c *comparison) settle(ctx context.Context, h wal.Header, count uint32) (compared, error) {
+	c.sums, c.kept = c.sums[:count], c.kept[:count]
+	end := wal.Chain{PageSize: c.pageSize, BigEndian: h.BigEndian, Salt: h.Salt}
+	if h.MaxFrame > 0 {
+		var err error
+		if end, err = c.overlay(ctx, h); err != nil {
+			return compared{}, err
+		}
+	}
+	if c.w != nil {
+		if err := c.w.Flush(); err != nil {
+			return compared{}, err
+		}
+	}
+	return compared{count: count, end: end, change: h.Change, sums: c.sums, kept: c.kept}, nil
+}
+
+// readFile reads the pages first..last of the database file.
+func (c *comparison) readFile(ctx context.Context, first, last uint32) error {
+	per := uint32(max(1, readChunk/int(c.pageSize)))
+	buf := make([]byte, int(per)*int(c.pageSize))
+	for pgno := first; pgno <= last; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n := min(per, last-pgno+1)
+		b := buf[:n*c.pageSize]
+		if err := readOrZero(c.db, b, int64(pgno-1)*int64(c.pageSize)); err != nil {
+			return err
+		}
+		for ; len(b) > 0; b = b[c.pageSize:] {
+			c.sums, c.kept = append(c.sums, 0), append(c.kept, 0)
+			if err := c.put(pgno, b[:c.pageSize]); err != nil {
+				return err
+			}
+			pgno++
+		}
+	}
+	return nil
+}
+
+// put takes page as the content of pgno, over what was there before.
+func (c *comparison) put(pgno uint32, page []byte) error {
+	if pgno == wal.LockPgno(c.pageSize) {
+		return nil
+	}
+	sum := pagesum.Of(pgno, page)
+	if sum == c.sums[pgno-1] {
+		return nil
+	}
+	c.sums[pgno-1], c.kept[pgno-1] = sum, 0
+	if c.w == nil || !c.keep(pgno, sum) {
+		return nil
+	}
+	if _, err := c.w.Write(page); err != nil {
+		return fmt.Errorf("write patch: %w", err)
+	}
+	c.size += int64(c.pageSize)
+	c.kept[pgno-1] = c.size - int64(c.pageSize) + 1
+	return nil
+}
+
+// overlay verifies the WAL up to h and puts the last frame of each page.
+func (c *comparison) overlay(ctx context.Context, h wal.Header) (wal.Chain, error) {
+	fh, sum, err := c.db.FileHeader()
+	if err != nil {
+		return wal.Chain{}, err
+	}
+	if fh.Salt != h.Salt || fh.PageSize != c.pageSize {
+		return wal.Chain{}, fmt.Errorf("wal header does not match the wal-index: %w", wal.ErrChain)
+	}
+	chain := wal.StartChain(fh, sum)
+	pages, err := verifyFrames(ctx, c.db, &chain, h.MaxFrame)
+	if err != nil {
+		return wal.Chain{}, err
+	}
+	buf := make([]byte, c.pageSize)
+	for _, e := range wal.LastFrames(pages) {
+		pgno, frame := uint32(e>>32), uint32(e)
+		if int(pgno) > len(c.sums) {
+			continue
+		}
+		if err := c.db.ReadPage(frame, c.pageSize, buf); err != nil {
+			return wal.Chain{}, err
+		}
+		if err := c.put(pgno, buf); err != nil {
+			return wal.Chain{}, err
+		}
+	}
+	return chain, nil
+}
+
+// verifyFrames moves chain to frame last and returns pgno<<32 | frame of all.
+func verifyFrames(ctx context.Context, db *wal.DB, chain *wal.Chain, last uint32) ([]uint64, error) {
+	per := max(1, readChunk/chain.FrameSize())
+	buf := make([]byte, per*chain.FrameSize())
+	pages := make([]uint64, 0, last-chain.Frame)
+	for chain.Frame < last {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		b := buf[:min(per, int(last-chain.Frame))*chain.FrameSize()]
+		if _, err := db.ReadWAL(b, wal.FrameOffset(chain.Frame+1, chain.PageSize)); err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("read wal: %w", err)
+		}
+		for ; len(b) > 0; b = b[chain.FrameSize():] {
+			h, err := chain.Next(b)
+			if err != nil {
+				return nil, err
+			}
+			pages = append(pages, uint64(h.Pgno)<<32|uint64(chain.Frame))
+		}
+	}
+	return pages, nil
+}
+
+// patchFile opens an unnamed temporary file in dir.
+func patchFile(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "patch-*"+tempSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("create patch: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(fmt.Errorf("create patch: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// removePatches removes what a kill between the two steps of patchFile left.
+func removePatches(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*"+tempSuffix))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range names {
+		errs = append(errs, os.Remove(n))
+	}
+	return errors.Join(errs...)
+}
+
+// changes turns the outcome into what an LTX file will hold.
+func (c compared) changes(patch *os.File, pageSize uint32) *changes {
+	ch := &changes{pageSize: pageSize, count: c.count, end: c.end, patch: patch}
+	for i, at := range c.kept {
+		if at != 0 {
+			ch.pages = append(ch.pages, change{uint32(i + 1), fromPatch, at - 1})
+		}
+	}
+	return ch
+}
