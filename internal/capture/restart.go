@@ -10,6 +10,7 @@ import (
 
 // Bounds of a restart of the WAL. Writers wait while it holds WRITE.
 const (
+	backfillAt  = 8                    // times the soft limit, and we backfill ourselves
 	fewToTake   = 64                   // frames left to capture under WRITE
 	fewToFill   = 256                  // frames left to backfill under WRITE
 	passes      = 8                    // attempts to get that near
@@ -23,7 +24,7 @@ const (
 // keepBounded restarts a WAL that has reached its soft limit, and rests where
 // nothing happens. Backfilling is left to the application, whose checkpoints
 // would fail while we hold CKPT (SQLite does not wait for that lock), until the
-// WAL is four times its soft limit.
+// WAL is several times its soft limit.
 func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 	if !c.overLimit(h, 1) {
 		return c.rest(h)
@@ -32,7 +33,7 @@ func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 		return nil
 	}
 	if h.MaxFrame-c.db.Backfilled() > fewToFill {
-		if c.overLimit(h, 4) {
+		if c.overLimit(h, backfillAt) {
 			c.ckpt.begin(c.db)
 		}
 		return nil
