@@ -268,3 +268,9 @@ type timing struct {
 	tryCkpt    time.Time // not before may the WAL be restarted again
 	backoff    time.Duration
 }
+
+// Oldest returns the timestamp of the oldest file that awaits acknowledgement.
+func (c *Capture) Oldest() (time.Time, bool) {
+	f, ok := c.spool.oldest()
+	return time.UnixMilli(f.Header.Timestamp), ok
+}

@@ -260,3 +260,14 @@ func (s *spool) clear() error {
 func newSection(r io.ReaderAt, size int64) *io.SectionReader { return io.NewSectionReader(r, 0, size) }
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }
+
+// oldest returns the first file that awaits acknowledgement.
+func (s *spool) oldest() (File, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.search(s.mu.acked)
+	if i == len(s.mu.files) {
+		return File{}, false
+	}
+	return s.mu.files[i], true
+}

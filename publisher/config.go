@@ -1,0 +1,85 @@
+package publisher
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ltxstream/ltxstream/internal/capture"
+	"github.com/ltxstream/ltxstream/wire"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Notifier tells publishers that a database was written to. One serves all
+// publishers of a process; the operating system limits how many there can be.
+type Notifier = capture.Notifier
+
+// NewNotifier starts a notifier; Close ends it.
+func NewNotifier() (*Notifier, error) { return capture.NewNotifier() }
+
+// Config says what to publish, and where.
+type Config struct {
+	JS     jetstream.JetStream
+	Stream string // default wire.DefaultStream; created when absent
+
+	// Replicas and Retain are settings of a stream that is created: 1 or 3
+	// copies (default 1), and the age at which messages are dropped (0: never).
+	// A full file is published at least every half Retain.
+	Replicas int
+	Retain   time.Duration
+	// AcceptLossy accepts an existing stream whose limits could drop messages
+	// before they are archived.
+	AcceptLossy bool
+
+	DB       wire.DB
+	Path     string // the database file
+	StateDir string // default: a hidden directory beside it, see StateDir
+
+	// PerTransaction publishes one LTX file per SQLite commit. By default what
+	// is committed while a message is in flight goes into the next one.
+	PerTransaction bool
+	// ForceReseed makes this database the truth, whatever the stream holds.
+	ForceReseed bool
+
+	SoftWALLimit int64 // bytes of WAL at which it is restarted; default 4 MiB
+	SpoolLimit   int64 // bytes of unacknowledged LTX files; default 4 GiB
+
+	// SoleOwner says that this process opens no other SQLite connection on the
+	// database. It must be false inside an application that does.
+	SoleOwner bool
+
+	Notifier *Notifier // nil: one of its own
+	Metrics  *Metrics  // nil: none
+	Logger   *slog.Logger
+}
+
+// StateDir returns the default state directory of the database at path.
+func StateDir(path string) string { return capture.StateDir(path) }
+
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	if c.JS == nil {
+		errs = append(errs, errors.New("Config.JS is nil"))
+	}
+	if _, err := wire.ParseDB(string(c.DB)); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Path == "" {
+		errs = append(errs, errors.New("Config.Path is empty"))
+	}
+	if c.Retain < 0 || c.SoftWALLimit < 0 || c.SpoolLimit < 0 {
+		errs = append(errs, errors.New("limits must not be negative"))
+	}
+	if c.Stream == "" {
+		c.Stream = wire.DefaultStream
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.Logger = c.Logger.With("db", string(c.DB))
+	if err := errors.Join(errs...); err != nil {
+		return c, fmt.Errorf("publisher: %w", err)
+	}
+	return c, nil
+}
