@@ -1,0 +1,41 @@
+# Needs Go 1.26 or newer and a C compiler (SQLite is built from source by go-sqlite3).
+GO      ?= go
+PKGS    ?= ./...
+BENCH   ?= .
+FUZZTIME ?= 1m
+export CGO_ENABLED = 1
+
+.PHONY: all build demo test check bench fuzz soak clean
+
+all: build
+
+build:            ## bin/ltx-pub, bin/ltx-sub
+	$(GO) build -o bin/ ./cmd/ltx-pub ./cmd/ltx-sub
+
+demo: build       ## 15 seconds of live replication on this terminal
+	$(GO) run ./cmd/ltx-demo
+
+test:             ## every test, under ten minutes on two cores
+	$(GO) test -timeout 15m $(PKGS)
+
+check:            ## what CI runs: format, vet, staticcheck, tests with the race detector
+	@fmt=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$fmt" ]; then echo "gofmt would change:"; echo "$$fmt"; exit 1; fi
+	$(GO) vet $(PKGS)
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./internal/wal
+	$(GO) tool staticcheck $(PKGS)
+	$(GO) test -race -timeout 30m $(PKGS)
+
+bench: build      ## the figures of docs/performance.md
+	$(GO) run ./cmd/ltx-bench $(BENCHFLAGS)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1s -timeout 60m ./internal/wal ./internal/pagesum ./internal/capture ./replica
+
+fuzz:             ## each fuzz target for FUZZTIME
+	@set -e; for p in $$($(GO) list $(PKGS)); do \
+	  for t in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$t"; $(GO) test -run '^$$' -fuzz "^$$t$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+soak:             ## the long forms of the tests
+	$(GO) test -race -tags soak -timeout 24h $(PKGS)
+
+clean:
+	rm -rf bin
