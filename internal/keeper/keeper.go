@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mattn/go-sqlite3"
+	"golang.org/x/sys/unix"
 )
 
 // Errors that callers tell apart. Each is wrapped with the path and a hint.
@@ -28,6 +29,7 @@ const busyTimeout = 5 * time.Second
 // Keeper is an open connection. It is safe for concurrent use.
 type Keeper struct {
 	db       *sql.DB
+	conn     *sql.Conn // taken out of the pool, which might close and reopen it
 	switched bool
 }
 
@@ -47,13 +49,25 @@ func Open(ctx context.Context, path string) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	db.SetMaxOpenConns(1)
 	k := &Keeper{db: db}
-	if err := k.enterWAL(ctx); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("open %s: %w", path, explain(err))
+	if err := k.connect(ctx, path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, explain(err)), k.Close())
 	}
 	return k, nil
+}
+
+func (k *Keeper) connect(ctx context.Context, path string) (err error) {
+	if k.conn, err = k.db.Conn(ctx); err != nil {
+		return err
+	}
+	if err := k.enterWAL(ctx); err != nil {
+		return err
+	}
+	target, err := filepath.EvalSymlinks(path) // SQLite names its files after that
+	if err != nil {
+		return err
+	}
+	return errors.Join(writable(target+"-wal"), writable(target+"-shm"))
 }
 
 // Switched reports whether Open changed the journal mode to WAL.
@@ -61,25 +75,41 @@ func (k *Keeper) Switched() bool { return k.switched }
 
 // Close closes the connection, and with it SQLite's locks of this process on
 // the database. Close whatever else reads the files first.
-func (k *Keeper) Close() error { return k.db.Close() }
+func (k *Keeper) Close() error {
+	var err error
+	if k.conn != nil {
+		err = k.conn.Close()
+	}
+	return errors.Join(err, k.db.Close())
+}
+
+// Touch reads from the database once, by which SQLite recovers a wal-index that
+// needs it.
+func (k *Keeper) Touch(ctx context.Context) error {
+	var n int
+	if err := k.db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)").Scan(&n); err != nil {
+		return fmt.Errorf("read database: %w", explain(err))
+	}
+	return nil
+}
 
 func (k *Keeper) enterWAL(ctx context.Context) error {
 	var before, after string
-	if err := k.db.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&before); err != nil {
+	if err := k.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&before); err != nil {
 		return err
 	}
-	if err := k.db.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&after); err != nil {
+	if err := k.conn.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&after); err != nil {
 		return err
 	}
 	if !strings.EqualFold(after, "wal") {
 		return fmt.Errorf("journal mode stays %q: %w", after, ErrNotWAL)
 	}
 	k.switched = !strings.EqualFold(before, "wal")
-	if _, err := k.db.ExecContext(ctx, "PRAGMA wal_autocheckpoint=0"); err != nil {
+	if _, err := k.conn.ExecContext(ctx, "PRAGMA wal_autocheckpoint=0"); err != nil {
 		return err
 	}
 	var n int // the first read opens the WAL and the wal-index
-	return k.db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)").Scan(&n)
+	return k.conn.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)").Scan(&n)
 }
 
 // inspect refuses what SQLite would refuse late or with a poor message.
@@ -93,6 +123,17 @@ func inspect(path string) error {
 	}
 	if !fi.Mode().IsRegular() {
 		return fmt.Errorf("open %s: not a regular file: %w", path, ErrNotDatabase)
+	}
+	if err := writable(path); err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	return nil
+}
+
+// writable refuses a file that SQLite would open read-only without a word.
+func writable(path string) error {
+	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK, unix.AT_EACCESS); err != nil {
+		return fmt.Errorf("%w: write to %s: %w", ErrReadOnly, path, err)
 	}
 	return nil
 }
@@ -111,4 +152,16 @@ func explain(err error) error {
 		return fmt.Errorf("%w: the file and its directory must be writable: %w", ErrReadOnly, err)
 	}
 	return err
+}
+
+// PersistWAL lets Close leave the -wal file in place even when this is the last
+// connection: what is known about its last frame stays true.
+func (k *Keeper) PersistWAL() error {
+	err := k.conn.Raw(func(dc any) error {
+		return dc.(*sqlite3.SQLiteConn).SetFileControlInt("main", sqlite3.SQLITE_FCNTL_PERSIST_WAL, 1)
+	})
+	if err != nil {
+		return fmt.Errorf("persist wal: %w", err)
+	}
+	return nil
 }

@@ -3,6 +3,8 @@ package pagesum
 import (
 	"errors"
 	"fmt"
+	"hash/crc64"
+	"io"
 	"os"
 	"unsafe"
 
@@ -23,6 +25,8 @@ const (
 	offTXID       = 16
 	offSum        = 24
 	offUnfinished = 32
+	offMix        = 40 // guards the entries against swaps, which an XOR cannot see
+	offSeal       = 48 // guards the header
 )
 
 // Table is the mapped table. It is not safe for concurrent use.
@@ -32,7 +36,9 @@ type Table struct {
 }
 
 // Open opens the table at path, and makes an empty one (page size 0, TXID 0)
-// where there is none. Errors wrap ErrCorrupt when the file is something else.
+// where there is none. Errors wrap ErrCorrupt when the file is something else;
+// it is then left as it is. A whole header says nothing of the entries: see
+// Verify.
 func Open(path string) (*Table, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -50,14 +56,22 @@ func (t *Table) load() error {
 	if err != nil {
 		return err
 	}
-	fresh := fi.Size() == 0
+	var head [headerSize]byte
+	if _, err := t.f.ReadAt(head[:], 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	fresh := head == [headerSize]byte{} // new, or its maker died before the magic
+	if !fresh && string(head[:len(magic)]) != magic {
+		return ErrCorrupt
+	}
 	if err := t.mapBytes(max(fi.Size(), headerSize)); err != nil {
 		return err
 	}
 	if fresh {
 		copy(t.m, magic)
+		t.Reset(0)
 	}
-	if string(t.m[:8]) != magic || int64(t.Count())*8+headerSize > int64(len(t.m)) {
+	if int64(t.Count())*8+headerSize > int64(len(t.m)) {
 		return ErrCorrupt
 	}
 	return nil
@@ -72,15 +86,13 @@ func (t *Table) mapBytes(n int64) error {
 	if err := allocate(t.f, n); err != nil {
 		return fmt.Errorf("grow to %d bytes: %w", n, err)
 	}
-	if err := t.unmap(); err != nil {
-		return err
-	}
 	m, err := unix.Mmap(int(t.f.Fd()), 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map %d bytes: %w", n, err)
 	}
+	err = t.unmap()
 	t.m = m
-	return nil
+	return err
 }
 
 // allocate writes a byte to each block, so that a full disk is an error now and
@@ -147,9 +159,44 @@ func (t *Table) Get(pgno uint32) ltx.Checksum {
 	return ltx.Checksum(*t.u64(headerSize + 8*int(pgno-1)))
 }
 
-// Verify recomputes the XOR of all entries and compares it with the header's.
+// Verify reports whether the table is finished and whole: the header is as it
+// was sealed, and so are the entries; their XOR is the position's checksum.
 func (t *Table) Verify() bool {
-	return t.Unfinished() == 0 && t.total() == t.Pos().PostApplyChecksum || t.Pos().IsZero() && t.Count() == 0
+	if t.Unfinished() != 0 || *t.u64(offSeal) != t.seal() {
+		return false
+	}
+	if t.Count() == 0 && t.Pos().IsZero() {
+		return *t.u64(offMix) == 0
+	}
+	return t.total() == t.Pos().PostApplyChecksum && t.mixAll() == *t.u64(offMix)
+}
+
+// seal returns the checksum of the header as it is when no update is under way.
+func (t *Table) seal() uint64 {
+	return crc64.Update(crc64.Checksum(t.m[:offUnfinished], isoTable), isoTable, t.m[offMix:offSeal])
+}
+
+// finish seals the header and ends the update under way.
+func (t *Table) finish() {
+	*t.u64(offSeal) = t.seal()
+	*t.u64(offUnfinished) = 0
+}
+
+// mix hashes an entry with its page number; no entry is 0.
+func mix(pgno uint32, entry uint64) uint64 {
+	if entry == 0 {
+		return 0
+	}
+	x := entry ^ uint64(pgno)*0x9e3779b97f4a7c15
+	x = (x ^ x>>32) * 0xd6e8feb86659fd93
+	return (x ^ x>>32) * 0xd6e8feb86659fd93
+}
+
+func (t *Table) mixAll() (x uint64) {
+	for i, e := range t.entries() {
+		x ^= mix(uint32(i+1), e)
+	}
+	return x
 }
 
 func (t *Table) total() ltx.Checksum {
@@ -168,7 +215,7 @@ func (t *Table) After(count uint32, pages []Page) ltx.Checksum {
 		x ^= t.Get(pgno)
 	}
 	for _, p := range pages {
-		if p.Pgno <= count {
+		if p.Pgno != 0 && p.Pgno <= count {
 			x ^= t.Get(p.Pgno) ^ p.Sum
 		}
 	}
@@ -182,21 +229,42 @@ func (t *Table) Update(pos ltx.Pos, count uint32, pages []Page) error {
 	if err := t.mapBytes(headerSize + 8*int64(max(count, t.Count()))); err != nil {
 		return fmt.Errorf("update page checksums: %w", err)
 	}
+	again := t.Unfinished() != 0
 	*t.u64(offUnfinished) = uint64(pos.TXID)
-	if old := t.entries(); uint32(len(old)) > count {
-		clear(old[count:])
-	}
-	*t.u32(offCount) = count
+	x := *t.u64(offMix) ^ t.resize(count)
 	entries := t.entries()
 	for _, p := range pages {
-		if p.Pgno <= count {
-			entries[p.Pgno-1] = uint64(p.Sum)
+		if p.Pgno == 0 || p.Pgno > count {
+			continue
 		}
+		e := &entries[p.Pgno-1]
+		x ^= mix(p.Pgno, *e) ^ mix(p.Pgno, uint64(p.Sum))
+		*e = uint64(p.Sum)
 	}
+	if again {
+		x = t.mixAll() // some of the entries were new before
+	}
+	*t.u64(offMix) = x
 	*t.u64(offSum) = uint64(pos.PostApplyChecksum)
 	*t.u64(offTXID) = uint64(pos.TXID)
-	*t.u64(offUnfinished) = 0
+	t.finish()
 	return nil
+}
+
+// resize sets the page count, with zero entries for the pages that come and
+// those that go, and returns by how much that changes the mix.
+func (t *Table) resize(count uint32) (x uint64) {
+	if old := t.entries(); uint32(len(old)) > count {
+		for i, e := range old[count:] {
+			x ^= mix(count+uint32(i)+1, e)
+		}
+		clear(old[count:])
+	}
+	if old := t.Count(); count > old {
+		clear(t.m[headerSize+8*int(old) : headerSize+8*int(count)])
+	}
+	*t.u32(offCount) = count
+	return x
 }
 
 // Reset empties the table for a database of this page size.
@@ -207,5 +275,6 @@ func (t *Table) Reset(pageSize uint32) {
 	*t.u32(offPageSize) = pageSize
 	*t.u64(offSum) = 0
 	*t.u64(offTXID) = 0
-	*t.u64(offUnfinished) = 0
+	*t.u64(offMix) = 0
+	t.finish()
 }

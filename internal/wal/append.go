@@ -1,14 +1,18 @@
 package wal
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
 
 // Appender writes one transaction behind the last committed frame, as the one
-// writer: the caller holds WRITE from Begin to Commit or Abort. Nothing is
-// visible to any reader before Commit. After a crash in between, frames without
-// a commit are as if never written.
+// writer: the caller holds WRITE from Begin to Commit, or until it drops the
+// Appender to abort. Nothing is visible to any reader before Commit. After a
+// crash in between, frames without a commit are as if never written; once the
+// last page was flushed, a recovery after a crash may find the transaction
+// committed, as with any writer of SQLite. It is not safe for concurrent use.
 type Appender struct {
 	d     *DB
 	base  Header // what readers see until Commit
@@ -16,6 +20,7 @@ type Appender struct {
 	buf   []byte
 	first uint32 // number of the first frame in buf
 	pgnos []uint32
+	last  uint32 // commit of the last page added
 	err   error
 }
 
@@ -33,8 +38,13 @@ func (d *DB) Begin(pageSize uint32, bigEndian bool) (*Appender, error) {
 	}
 	a := &Appender{d: d, base: h, chain: h.Chain()}
 	switch {
+	case !validPageSize(pageSize):
+		err = fmt.Errorf("page size %d: %w", pageSize, ErrFormat)
 	case h.MaxFrame == 0:
 		h.PageSize, h.BigEndian = pageSize, bigEndian
+		if h.Salt == (Salt{}) {
+			h.Salt = newSalt()
+		}
 		a.base = h
 		a.chain, err = d.startFile(h)
 	case h.PageSize != pageSize:
@@ -44,6 +54,14 @@ func (d *DB) Begin(pageSize uint32, bigEndian bool) (*Appender, error) {
 		return nil, fmt.Errorf("begin transaction: %w", err)
 	}
 	return a, nil
+}
+
+// newSalt draws both salts, for a WAL of which no earlier generation is known:
+// the index was recovered from an empty file.
+func newSalt() Salt {
+	var b [8]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return Salt{binary.BigEndian.Uint32(b[:]), binary.BigEndian.Uint32(b[4:])}
 }
 
 // startFile writes the header of the -wal file. It is synced before any frame
@@ -76,10 +94,15 @@ func (a *Appender) Salt() Salt { return a.chain.Salt }
 
 // Add appends page as the new content of pgno. commit is 0, or, on the last
 // page of the transaction, the size of the database in pages. page is copied.
+// Page 0, the lock page, and a page after the last are refused.
 func (a *Appender) Add(pgno, commit uint32, page []byte) error {
 	if a.err != nil {
 		return a.err
 	}
+	if pgno == 0 || pgno == LockPgno(a.chain.PageSize) || a.last != 0 {
+		return fmt.Errorf("add page %d after a commit of %d pages: not a page of this transaction: %w", pgno, a.last, ErrFormat)
+	}
+	a.last = commit
 	if len(a.buf)+a.chain.FrameSize() > appendChunk {
 		if err := a.Flush(); err != nil {
 			return err
@@ -112,7 +135,7 @@ func (a *Appender) flush() error {
 		return fmt.Errorf("write wal: %w", err)
 	}
 	for i, pgno := range a.pgnos {
-		if err := a.d.index.add(a.first+uint32(i), pgno, a.base.MaxFrame); err != nil {
+		if err := a.d.index.add(a.first+uint32(i), pgno); err != nil {
 			return err
 		}
 	}
@@ -123,6 +146,9 @@ func (a *Appender) flush() error {
 // after it. The last page added must have carried pageCount as its commit.
 // Durable once the WAL is synced, by a backfill at the latest.
 func (a *Appender) Commit(pageCount uint32) (Header, error) {
+	if pageCount == 0 || a.last != pageCount {
+		return Header{}, fmt.Errorf("commit %d pages: the last page added says %d: %w", pageCount, a.last, ErrFormat)
+	}
 	if err := a.Flush(); err != nil {
 		return Header{}, err
 	}

@@ -13,7 +13,7 @@ import (
 type BackfillResult struct {
 	MaxFrame   uint32 // last committed frame when it began
 	Backfilled uint32 // frames now in the database file
-	Reader     int    // READ slot whose readers held it back; 0: none
+	Reader     int    // READ slot whose readers held it back; 0 and not Done: those of the file itself
 }
 
 // Done reports whether every frame that was committed when the backfill began
@@ -96,6 +96,9 @@ func (d *DB) copyFrames(ctx context.Context, h Header, from, safe uint32) error 
 	if now, err := d.Header(); err != nil || now.Salt != h.Salt {
 		return err // restarted since: there is nothing to do
 	}
+	if err := d.plausible(h); err != nil {
+		return err
+	}
 	pages, err := d.Pages(from, safe)
 	if err != nil {
 		return err
@@ -107,12 +110,29 @@ func (d *DB) copyFrames(ctx context.Context, h Header, from, safe uint32) error 
 	if err := d.copyPages(ctx, h, pages); err != nil {
 		return err
 	}
-	if now, err := d.Header(); err == nil && now.MaxFrame == safe {
+	now, err := d.Header()
+	if err != nil {
+		return err
+	}
+	if now.MaxFrame == safe {
 		if err := d.settleFile(int64(h.PageCount) * int64(h.PageSize)); err != nil {
 			return err
 		}
 	}
 	d.index.store(offBackfill, safe)
+	return nil
+}
+
+// plausible refuses a page count that the file and all frames together cannot
+// reach: following it would stretch the file over garbage.
+func (d *DB) plausible(h Header) error {
+	size, err := d.FileSize()
+	if err != nil {
+		return err
+	}
+	if reach := size + 65536 + int64(h.MaxFrame)*int64(h.PageSize); reach < int64(h.PageCount)*int64(h.PageSize) {
+		return fmt.Errorf("database of %d pages from a file of %d bytes and %d frames: %w", h.PageCount, size, h.MaxFrame, ErrFormat)
+	}
 	return nil
 }
 
@@ -168,12 +188,14 @@ func (d *DB) ReadPage(frame, pageSize uint32, page []byte) error {
 	return nil
 }
 
+// settleFile gives the file the size of the database. That may be more than
+// was written: the last pages have no frame when they were free at the commit.
 func (d *DB) settleFile(size int64) error {
 	now, err := d.FileSize()
 	if err != nil {
 		return err
 	}
-	if now > size {
+	if now != size {
 		if err := d.db.Truncate(size); err != nil {
 			return fmt.Errorf("truncate database: %w", err)
 		}

@@ -32,6 +32,9 @@ func (c *Chain) FrameSize() int { return FrameHeaderSize + int(c.PageSize) }
 // Next verifies that frame (header and page) is the one that follows c, and
 // moves c past it. On error, which wraps ErrChain, c stays.
 func (c *Chain) Next(frame []byte) (FrameHeader, error) {
+	if !validPageSize(c.PageSize) {
+		return FrameHeader{}, fmt.Errorf("page size %d: %w", c.PageSize, ErrChain)
+	}
 	frame = frame[:c.FrameSize()]
 	h := FrameHeader{Pgno: binary.BigEndian.Uint32(frame), Commit: binary.BigEndian.Uint32(frame[4:])}
 	if h.Pgno == 0 {

@@ -3,7 +3,9 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"sync"
 )
 
@@ -12,7 +14,8 @@ import (
 // goroutines; two goroutines exclude each other by the lock bytes as two
 // connections would.
 type DB struct {
-	path  string
+	name  string // as the caller gave it
+	path  string // where it leads: SQLite names its files after that
 	db    *os.File
 	dbID  FileID
 	shm   *os.File
@@ -31,7 +34,7 @@ type DB struct {
 // it open in WAL mode, must have read from it once, and must stay open until
 // after Close.
 func Open(path string) (*DB, error) {
-	d := &DB{path: path}
+	d := &DB{name: path, path: path}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -39,6 +42,9 @@ func Open(path string) (*DB, error) {
 }
 
 func (d *DB) open() (err error) {
+	if d.path, err = filepath.EvalSymlinks(d.name); err != nil {
+		return fmt.Errorf("open database: %w", err)
+	}
 	if d.db, d.dbID, err = acquire(d.path); err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
@@ -84,7 +90,7 @@ func (d *DB) Moved() bool {
 	if err != nil {
 		return true
 	}
-	for name, want := range map[string]FileID{d.path: d.dbID, d.path + "-shm": d.shmID, d.path + "-wal": identityOf(wal)} {
+	for name, want := range map[string]FileID{d.name: d.dbID, d.path + "-shm": d.shmID, d.path + "-wal": identityOf(wal)} {
 		if id, err := Identify(name); err != nil || id != want {
 			return true
 		}
@@ -93,7 +99,9 @@ func (d *DB) Moved() bool {
 }
 
 // Header returns the current wal-index header. ErrTorn and ErrFormat mean that
-// the index awaits recovery by a SQLite connection.
+// the index awaits recovery by a SQLite connection. With MaxFrame 0 the other
+// fields are those of the generation before, or, after a recovery from an empty
+// WAL, zero: the size of the database is then that of its file.
 func (d *DB) Header() (Header, error) { return d.index.header() }
 
 // Backfilled returns how many frames have been copied into the database file.
@@ -133,8 +141,11 @@ func (d *DB) WALSize() (int64, error) {
 func (d *DB) FileHeader() (FileHeader, Sum, error) {
 	var b [FileHeaderSize]byte
 	n, err := d.wal.ReadAt(b[:], 0)
+	if n < len(b) && errors.Is(err, io.EOF) {
+		return FileHeader{}, Sum{}, fmt.Errorf("wal of %d bytes: %w", n, ErrFormat)
+	}
 	if n < len(b) {
-		return FileHeader{}, Sum{}, fmt.Errorf("wal of %d bytes (%w): %w", n, err, ErrFormat)
+		return FileHeader{}, Sum{}, fmt.Errorf("read wal header: %w", err)
 	}
 	return ParseFileHeader(b[:])
 }

@@ -37,8 +37,10 @@ func nextSlot(slot uint32) uint32 { return (slot + 1) & (hashSlots - 1) }
 func (t hashTable) clear()        { clear(t.pgnos); clear(t.slots) }
 func (t hashTable) last() uint32  { return t.zero + uint32(len(t.pgnos)) }
 
-// dropAfter removes the entries of frames beyond last: remnants of a writer
-// that died in the middle of a transaction (walCleanupHash).
+// dropAfter removes the entries of frames beyond last, which is in this table
+// or the one before: remnants of a writer that died in the middle of a
+// transaction (walCleanupHash). Those left were entered before those dropped,
+// so every one of them stays within reach of its hash.
 func (t hashTable) dropAfter(last uint32) {
 	limit := last - t.zero
 	for i, s := range t.slots {
@@ -49,9 +51,10 @@ func (t hashTable) dropAfter(last uint32) {
 	clear(t.pgnos[limit:])
 }
 
-// add enters frame as holding page pgno. last is the last committed frame.
+// add enters frame as holding page pgno, behind the frames entered so far.
+// Whatever the table holds of this frame and later ones was never committed.
 // The caller holds WRITE.
-func (x *index) add(frame, pgno, last uint32) error {
+func (x *index) add(frame, pgno uint32) error {
 	t, err := x.table(regionOf(frame), true)
 	if err != nil {
 		return err
@@ -61,7 +64,7 @@ func (x *index) add(frame, pgno, last uint32) error {
 	case i == 1:
 		t.clear()
 	case t.pgnos[i-1] != 0:
-		t.dropAfter(max(last, t.zero))
+		t.dropAfter(frame - 1)
 	}
 	slot := hashOf(pgno)
 	for n := i; t.slots[slot] != 0; slot = nextSlot(slot) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -40,8 +41,13 @@ var ErrTorn = errors.New("wal-index header is torn")
 type index struct {
 	f       *os.File
 	grow    sync.Mutex
+	maps    [][]byte // what was mapped, each of mapUnit bytes; guarded by grow
 	regions atomic.Pointer[[][]byte]
 }
+
+// mapUnit is how much is mapped at once: a region, or a memory page where those
+// are larger, since a mapping begins at a memory page (unixShmRegionPerMap).
+var mapUnit = max(regionSize, os.Getpagesize())
 
 func openIndex(f *os.File) (*index, error) {
 	x := &index{f: f}
@@ -50,8 +56,8 @@ func openIndex(f *os.File) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stat wal-index: %w", err)
 	}
-	if fi.Size() < regionSize {
-		return nil, fmt.Errorf("wal-index of %d bytes, want %d: no SQLite connection holds the database open: %w", fi.Size(), regionSize, ErrFormat)
+	if fi.Size() < int64(mapUnit) {
+		return nil, fmt.Errorf("wal-index of %d bytes, want %d: no SQLite connection holds the database open: %w", fi.Size(), mapUnit, ErrFormat)
 	}
 	if _, err := x.region(0, false); err != nil {
 		return nil, err
@@ -64,9 +70,10 @@ func (x *index) close() error {
 	x.grow.Lock()
 	defer x.grow.Unlock()
 	var errs []error
-	for _, r := range *x.regions.Load() {
-		errs = append(errs, unix.Munmap(r))
+	for _, m := range x.maps {
+		errs = append(errs, unix.Munmap(m))
 	}
+	x.maps = nil
 	x.regions.Store(&[][]byte{})
 	return errors.Join(errs...)
 }
@@ -86,16 +93,19 @@ func (x *index) mapUpTo(i int, extend bool) ([]byte, error) {
 	if i < len(rs) {
 		return rs[i], nil
 	}
-	if err := x.ensureSize(int64(i+1)*regionSize, extend); err != nil {
+	if err := x.ensureSize(int64(i*regionSize/mapUnit+1)*int64(mapUnit), extend); err != nil {
 		return nil, err
 	}
 	grown := append([][]byte(nil), rs...)
 	for len(grown) <= i {
-		m, err := unix.Mmap(int(x.f.Fd()), int64(len(grown))*regionSize, regionSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		m, err := unix.Mmap(int(x.f.Fd()), int64(len(grown))*regionSize, mapUnit, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err != nil {
 			return nil, fmt.Errorf("map wal-index region %d: %w", len(grown), err)
 		}
-		grown = append(grown, m)
+		x.maps = append(x.maps, m)
+		for off := 0; off < mapUnit; off += regionSize {
+			grown = append(grown, m[off:off+regionSize])
+		}
 	}
 	x.regions.Store(&grown)
 	return grown[i], nil
@@ -135,17 +145,31 @@ func (x *index) copyHeader(which int, b *[indexHeaderSize]byte) {
 	}
 }
 
-// header reads both copies and compares them, as walIndexTryHdr does.
+// headerPatience is how long the two copies of the header may differ before
+// their writer is held for dead. A live one needs nanoseconds, unless it loses
+// its processor between the copies.
+const headerPatience = 100 * time.Millisecond
+
+// header reads both copies and compares them, as walIndexTryHdr does. Where
+// SQLite then takes WRITE to tell a dead writer from a slow one, it waits.
 func (x *index) header() (Header, error) {
 	var a, b [indexHeaderSize]byte
-	for range 100 {
+	var deadline time.Time
+	for n := 0; ; n++ {
 		x.copyHeader(0, &a)
 		x.copyHeader(1, &b)
-		if a == b {
+		switch {
+		case a == b:
 			return parseHeader(a[:])
+		case n < 100:
+			continue
+		case deadline.IsZero():
+			deadline = time.Now().Add(headerPatience)
+		case time.Now().After(deadline):
+			return Header{}, ErrTorn
 		}
+		time.Sleep(50 * time.Microsecond)
 	}
-	return Header{}, ErrTorn
 }
 
 // writeHeader publishes h: copy 1, barrier, copy 0. The caller holds WRITE.

@@ -146,6 +146,9 @@ func (k *locks) takeReaders(pin int) (back func() error, err error) {
 	if err := k.set(Read(1), Readers-1, exclusive); err != nil {
 		return nil, err
 	}
+	for i := 1; i < Readers; i++ {
+		k.mu.held[Read(i)] = exclusive
+	}
 	return func() error { return k.giveReaders(pin) }, nil
 }
 
@@ -158,6 +161,7 @@ func (k *locks) giveReaders(pin int) error {
 		if i == pin {
 			s = shared
 		}
+		k.mu.held[Read(i)] = s
 		errs = append(errs, k.set(Read(i), 1, s))
 	}
 	return errors.Join(errs...)

@@ -24,7 +24,7 @@ func (d *DB) Pin() error {
 		}
 		d.setReadMark(i, MarkUnused)
 		if err := d.locks.downgrade(Read(i)); err != nil {
-			return fmt.Errorf("pin: %w", err)
+			return errors.Join(fmt.Errorf("pin: %w", err), d.locks.unlock(Read(i)))
 		}
 		d.pin.slot = i
 		return nil

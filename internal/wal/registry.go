@@ -26,15 +26,18 @@ func identityOf(fi fs.FileInfo) FileID {
 	return FileID{Dev: uint64(st.Dev), Inode: st.Ino}
 }
 
-// registry keeps the descriptors of database and -shm files that no DB uses at
-// the moment. It is the one mutable global of this module: POSIX drops every
-// lock that a process holds on a file when the process closes any descriptor
-// of it, so whether a descriptor may be closed is a fact about the process,
-// not about one DB.
+// registry keeps the descriptors of database and -shm files: those that no DB
+// uses at the moment, and those in use, so that a DB which is dropped without
+// Close is not the end of its descriptors (the garbage collector closes files).
+// It is the one mutable global of this module: POSIX drops every lock that a
+// process holds on a file when the process closes any descriptor of it, so
+// whether a descriptor may be closed is a fact about the process, not about one
+// DB.
 var registry = struct {
 	sync.Mutex
 	idle map[FileID][]*os.File
-}{idle: map[FileID][]*os.File{}}
+	used map[*os.File]struct{}
+}{idle: map[FileID][]*os.File{}, used: map[*os.File]struct{}{}}
 
 // acquire returns a descriptor of the file at path that nobody else uses: an
 // idle one, else a new one. Hand it back with release; never close it.
@@ -50,6 +53,7 @@ func acquire(path string) (*os.File, FileID, error) {
 	if err != nil {
 		return nil, FileID{}, err
 	}
+	use(f)
 	fi, err := f.Stat()
 	if err != nil {
 		release(f, id) // unknown which file it is: keep it
@@ -67,13 +71,21 @@ func takeIdle(id FileID) *os.File {
 	}
 	f := files[len(files)-1]
 	registry.idle[id] = files[:len(files)-1]
+	registry.used[f] = struct{}{}
 	return f
+}
+
+func use(f *os.File) {
+	registry.Lock()
+	defer registry.Unlock()
+	registry.used[f] = struct{}{}
 }
 
 // release hands a descriptor back. Its locks must have been dropped.
 func release(f *os.File, id FileID) {
 	registry.Lock()
 	defer registry.Unlock()
+	delete(registry.used, f)
 	registry.idle[id] = append(registry.idle[id], f)
 }
 

@@ -23,8 +23,9 @@ func NextGeneration(h Header) Header {
 
 // Restart begins a new generation, next, of the WAL: the next frame is written
 // at its start. The caller holds WRITE and CKPT and got next from
-// NextGeneration of the current header. Errors: ErrNotBackfilled; ErrBusy when
-// readers still use the WAL. A pin that d holds stays.
+// NextGeneration of the current header; one of an earlier header is refused,
+// for it would undo what was committed since. Errors: ErrNotBackfilled; ErrBusy
+// when readers still use the WAL. A pin that d holds stays.
 func (d *DB) Restart(next Header) error {
 	if !d.locks.holds(Write) || !d.locks.holds(Ckpt) {
 		return errors.New("restart wal: WRITE and CKPT must be held")
@@ -36,6 +37,9 @@ func (d *DB) Restart(next Header) error {
 	if d.Backfilled() != h.MaxFrame {
 		return fmt.Errorf("restart wal: %d of %d frames: %w", d.Backfilled(), h.MaxFrame, ErrNotBackfilled)
 	}
+	if !follows(next, h) {
+		return errors.New("restart wal: transactions were committed since the next generation was drawn up")
+	}
 	d.pin.Lock()
 	defer d.pin.Unlock()
 	back, err := d.locks.takeReaders(d.pin.slot)
@@ -44,6 +48,12 @@ func (d *DB) Restart(next Header) error {
 	}
 	d.writeRestart(next)
 	return back()
+}
+
+// follows reports whether next is what NextGeneration makes of h.
+func follows(next, h Header) bool {
+	h.MaxFrame, h.Salt = 0, Salt{h.Salt[0] + 1, next.Salt[1]}
+	return next == h
 }
 
 // writeRestart stores the new generation in the order of walRestartHdr.

@@ -1,0 +1,167 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/stream"
+	"github.com/ltxstream/ltxstream/wire"
+)
+
+// DefaultMemoryLimit is the size in bytes up to which a file is joined in
+// memory; larger ones are joined in SpoolDir.
+const DefaultMemoryLimit = 16 << 20
+
+// Config of a Feed. All fields without a default are required.
+type Config struct {
+	Stream  *stream.Stream
+	JS      jetstream.JetStream
+	DB      wire.DB
+	Durable string // name of the consumer, used by this Feed alone
+	// SpoolDir holds files larger than MemoryLimit while they are in use. It
+	// must exist; old spool files of ours in it are removed.
+	SpoolDir    string
+	MemoryLimit int64 // bytes, default DefaultMemoryLimit
+	// Writer is whose files the caller's position came from, as Feed.Writer
+	// told it; empty: not known. It tells a stream that lost its tail from a
+	// history that began anew.
+	Writer string
+	Logger *slog.Logger // default slog.Default()
+	// OnDamage is told each skipped message, a *DamageError; it must not
+	// block. nil: they are logged.
+	OnDamage func(error)
+}
+
+// Stats counts since New; safe to read at any time.
+type Stats struct {
+	Files, Bytes                      uint64 // handed out
+	Damaged, Stale, Replayed, Resyncs uint64 // messages skipped; consumer resets
+	LastSeq                           uint64 // last stream sequence received
+}
+
+// Feed hands out the files of one database in order. Its methods, save Stats,
+// belong to one goroutine.
+type Feed struct {
+	cfg  Config
+	log  *slog.Logger
+	nc   *nats.Conn
+	asm  assembler
+	ver  verifier
+	idle time.Duration // first watchdog interval
+
+	pos      ltx.Pos // of the newest file handed out
+	seq      uint64  // everything up to here has been dealt with
+	epoch    uint64  // newest claim seen up to seq
+	posEpoch uint64  // claim under which the file at pos was written, 0: unknown
+	writer   string  // who wrote the file at pos, "": unknown
+	sought   bool    // Seek has been called
+	located  bool    // seq was compared with the stream since the last connect
+	badBase  uint64  // newest full file that turned out to be damaged
+
+	con    *connection
+	status chan nats.Status
+
+	stats struct {
+		files, bytes, damaged, stale, replayed, resyncs, lastSeq atomic.Uint64
+	}
+}
+
+// New returns a Feed that has done nothing yet but clean its spool: call Seek,
+// then Next. Close it.
+func New(cfg Config) (*Feed, error) {
+	if cfg.MemoryLimit <= 0 {
+		cfg.MemoryLimit = DefaultMemoryLimit
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("new feed: %w", err)
+	}
+	if err := removeLeftovers(cfg.SpoolDir); err != nil {
+		return nil, fmt.Errorf("new feed: %w", err)
+	}
+	nc := cfg.JS.Conn()
+	return &Feed{
+		cfg:    cfg,
+		log:    cfg.Logger.With("db", string(cfg.DB)),
+		nc:     nc,
+		asm:    assembler{limit: cfg.MemoryLimit, dir: cfg.SpoolDir},
+		idle:   idleFirst,
+		writer: cfg.Writer,
+		status: nc.StatusChanged(nats.CONNECTED),
+	}, nil
+}
+
+func (c Config) validate() error {
+	var errs []error
+	if c.Stream == nil {
+		errs = append(errs, errors.New("no stream"))
+	}
+	if c.JS == nil {
+		errs = append(errs, errors.New("no JetStream context"))
+	}
+	if _, err := wire.ParseDB(string(c.DB)); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := wire.ParseDB(c.Durable); err != nil {
+		errs = append(errs, fmt.Errorf("durable name %q is not a token", c.Durable))
+	}
+	if st, err := os.Stat(c.SpoolDir); err != nil {
+		errs = append(errs, fmt.Errorf("spool directory: %w", err))
+	} else if !st.IsDir() {
+		errs = append(errs, fmt.Errorf("spool directory %s is a file", c.SpoolDir))
+	}
+	return errors.Join(errs...)
+}
+
+// Close stops consuming and frees an unfinished file. The consumer stays on
+// the server; it removes itself after 72 hours without use.
+func (f *Feed) Close() error {
+	f.disconnect()
+	f.asm.drop()
+	f.nc.RemoveStatusListener(f.status)
+	return nil
+}
+
+// Position returns the position of the newest file handed out (or sought) and
+// the last stream sequence that has been dealt with.
+func (f *Feed) Position() (ltx.Pos, uint64) { return f.pos, f.seq }
+
+// Writer returns the id of the publisher that wrote the newest file handed
+// out, "" when not known. Keep it with the position, for Config.Writer.
+func (f *Feed) Writer() string { return f.writer }
+
+// Head reads the newest of the database from the stream's leader.
+func (f *Feed) Head(ctx context.Context) (stream.Head, error) {
+	return f.cfg.Stream.Head(ctx, f.cfg.DB)
+}
+
+// Stats returns the counters. It may be called from any goroutine.
+func (f *Feed) Stats() Stats {
+	return Stats{
+		Files: f.stats.files.Load(), Bytes: f.stats.bytes.Load(),
+		Damaged: f.stats.damaged.Load(), Stale: f.stats.stale.Load(), Replayed: f.stats.replayed.Load(),
+		Resyncs: f.stats.resyncs.Load(), LastSeq: f.stats.lastSeq.Load(),
+	}
+}
+
+// damage reports one skipped message.
+func (f *Feed) damage(seq uint64, subject string, err error) {
+	f.stats.damaged.Add(1)
+	d := &DamageError{DB: f.cfg.DB, Seq: seq, Subject: subject, Err: err}
+	if f.cfg.OnDamage != nil {
+		f.cfg.OnDamage(d)
+		return
+	}
+	f.log.Warn("message skipped", "seq", seq, "subject", subject, "err", err)
+}

@@ -1,0 +1,83 @@
+// Package streamtest owns what the tests of the stream's users share: a
+// one-node NATS server in this process, and a chain of valid LTX files over a
+// made-up database that can be published as a publisher would.
+//
+// It is imported by tests only, and needs neither SQLite nor a role.
+package streamtest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Server runs a server with JetStream on loopback until the test ends. Change
+// its options with edit, which may be nil.
+func Server(t testing.TB, edit func(*server.Options)) *server.Server {
+	t.Helper()
+	opts := &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true}
+	if edit != nil {
+		edit(opts)
+	}
+	srv := Start(t, opts)
+	t.Cleanup(func() { Stop(srv) })
+	return srv
+}
+
+// Start runs a server that the test itself must Stop, with opts as they are.
+func Start(t testing.TB, opts *server.Options) *server.Server {
+	t.Helper()
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("server is not ready")
+	}
+	return srv
+}
+
+// Stop ends a server and waits until it has.
+func Stop(srv *server.Server) {
+	srv.Shutdown()
+	srv.WaitForShutdown()
+}
+
+// Connect connects to srv until the test ends.
+func Connect(t testing.TB, srv *server.Server, opts ...nats.Option) jetstream.JetStream {
+	t.Helper()
+	opts = append([]nats.Option{
+		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	}, opts...)
+	nc, err := nats.Connect(srv.ClientURL(), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// Eventually waits until cond holds, at most ten seconds.
+func Eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("timed out: %s", what)
+		case <-tick.C:
+		}
+	}
+}
