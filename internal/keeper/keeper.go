@@ -87,7 +87,7 @@ func (k *Keeper) Close() error {
 // needs it.
 func (k *Keeper) Touch(ctx context.Context) error {
 	var n int
-	if err := k.db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)").Scan(&n); err != nil {
+	if err := k.conn.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)").Scan(&n); err != nil {
 		return fmt.Errorf("read database: %w", explain(err))
 	}
 	return nil

@@ -396,3 +396,39 @@ func TestOpenWithACancelledContext(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestPersistWAL(t *testing.T) {
+	path, a := newDatabase(t, "wal")
+	k := open(t, path)
+	must(t, k.PersistWAL())
+	a.exec("INSERT INTO t VALUES(2)")
+	a.close()
+	must(t, k.Close())
+	if fi, err := os.Stat(path + "-wal"); err != nil || fi.Size() == 0 {
+		t.Fatalf("the WAL is gone: %v", err)
+	}
+	a = startApp(t, path)
+	if got := a.exec("SELECT count(*) FROM t"); got != "2" {
+		t.Fatal(got)
+	}
+}
+
+func TestTouchRecoversTheIndex(t *testing.T) {
+	path, a := newDatabase(t, "wal")
+	k := open(t, path)
+	defer k.Close()
+	must(t, k.Touch(t.Context()))
+	tear := exec.Command("dd", "if=/dev/zero", "of="+path+"-shm", "bs=1", "count=48", "conv=notrunc") // closing it here would drop locks
+	if out, err := tear.CombinedOutput(); err != nil {
+		t.Skipf("dd: %v: %s", err, out)
+	}
+	must(t, k.Touch(t.Context()))
+	b, err := exec.Command("cat", path+"-shm").Output()
+	must(t, err)
+	if string(b[:48]) != string(b[48:96]) || b[12] == 0 {
+		t.Fatalf("the index is as it was torn: %x", b[:96])
+	}
+	if got := a.exec("PRAGMA integrity_check"); got != "ok" {
+		t.Fatal(got)
+	}
+}

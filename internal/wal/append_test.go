@@ -1,3 +1,5 @@
+//go:build cgo
+
 package wal
 
 import (
@@ -12,11 +14,10 @@ import (
 // twin is a database whose transactions are replayed page by page, through an
 // Appender, into a copy that foreign connections read.
 type twin struct {
-	t     *testing.T
-	from  *DB
-	to    *DB
-	done  uint32 // frames of from that were replayed
-	chain Chain
+	t    *testing.T
+	from *DB
+	to   *DB
+	done uint32 // frames of from that were replayed
 }
 
 // newTwin returns a primary with its writer and a copy with a reader.

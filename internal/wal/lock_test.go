@@ -1,8 +1,11 @@
+//go:build cgo
+
 package wal
 
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -77,4 +80,20 @@ func TestLockNames(t *testing.T) {
 			t.Errorf("%d is %q, want %q", int(l), got, want)
 		}
 	}
+}
+
+func TestLockFile(t *testing.T) {
+	path, f := newDatabase(t, "go", 4096)
+	if _, err := LockFile(path); !errors.Is(err, ErrBusy) {
+		t.Fatalf("beside an open connection: %v", err)
+	}
+	f.close()
+	unlock, err := LockFile(path)
+	must(t, err)
+	g := startForeign(t, "python", path)
+	if _, err := g.try("SELECT * FROM t"); err == nil || !strings.Contains(err.Error(), "locked") {
+		t.Fatalf("a reader past the lock: %v", err)
+	}
+	must(t, unlock())
+	g.intact()
 }
