@@ -37,8 +37,10 @@ var quiet = slog.New(slog.DiscardHandler)
 // execute runs the command as main does, and returns what it printed.
 func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // what should end by itself and does not
+	defer cancel()
 	var out, errs strings.Builder
-	code = run(t.Context(), args, strings.NewReader(""), &out, &errs)
+	code = run(ctx, args, strings.NewReader(""), &out, &errs)
 	return code, out.String(), errs.String()
 }
 
