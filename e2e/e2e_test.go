@@ -2,7 +2,12 @@ package e2e
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -10,31 +15,57 @@ import (
 	"github.com/ltxstream/ltxstream/publisher"
 	"github.com/ltxstream/ltxstream/subscriber"
 	"github.com/ltxstream/ltxstream/testenv"
+	"github.com/ltxstream/ltxstream/testenv/bank"
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 	"github.com/ltxstream/ltxstream/wire"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/superfly/ltx"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) { testenv.Main(m, jobs()) }
 
-const patience = 30 * time.Second
+const (
+	patience = 60 * time.Second
+	appDB    = wire.DB("app") // the database of most tests
+)
+
+// seed returns the seed of this run: LTX_SEED, or a random one, printed.
+func seed(t testing.TB) uint64 {
+	t.Helper()
+	s := rand.Uint64()
+	if v, err := strconv.ParseUint(os.Getenv("LTX_SEED"), 10, 64); err == nil {
+		s = v
+	}
+	t.Logf("LTX_SEED=%d", s)
+	return s
+}
+
+func random(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
+
+func logger(t testing.TB, role string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), nil)).With("role", role)
+}
 
 // role is a publisher or subscriber that runs until it is stopped.
 type role struct {
 	stop func() error
+	done chan struct{}
 }
 
 func start(t testing.TB, run func(context.Context) error) *role {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
+	r := &role{done: make(chan struct{})}
 	var err error
-	wg.Go(func() { err = run(ctx) })
-	r := &role{stop: sync.OnceValue(func() error {
+	go func() {
+		defer close(r.done)
+		err = run(ctx)
+	}()
+	r.stop = sync.OnceValue(func() error {
 		cancel()
-		wg.Wait()
+		<-r.done
 		return err
-	})}
+	})
 	t.Cleanup(func() { _ = r.stop() })
 	return r
 }
@@ -46,10 +77,22 @@ func (r *role) mustStop(t testing.TB) {
 	}
 }
 
+// ended returns how the role ended by itself.
+func (r *role) ended(t testing.TB) error {
+	t.Helper()
+	select {
+	case <-r.done:
+		return r.stop()
+	case <-time.After(patience):
+		t.Fatal("the role should have ended by itself")
+		return nil
+	}
+}
+
 // publish starts a publisher of the database at path.
 func publish(t testing.TB, js jetstream.JetStream, db wire.DB, path string, edit ...func(*publisher.Config)) (*publisher.Publisher, *role) {
 	t.Helper()
-	cfg := publisher.Config{JS: js, DB: db, Path: path}
+	cfg := publisher.Config{JS: js, DB: db, Path: path, Logger: logger(t, "pub")}
 	for _, e := range edit {
 		e(&cfg)
 	}
@@ -61,17 +104,24 @@ func publish(t testing.TB, js jetstream.JetStream, db wire.DB, path string, edit
 }
 
 // replicate starts a subscriber that keeps a replica at path.
-func replicate(t testing.TB, js jetstream.JetStream, db wire.DB, path string) (*subscriber.Subscriber, *role) {
+func replicate(t testing.TB, js jetstream.JetStream, db wire.DB, path string, edit ...func(*subscriber.Config)) (*subscriber.Subscriber, *role) {
 	t.Helper()
-	s, err := subscriber.New(subscriber.Config{JS: js, DB: db, Path: path})
+	cfg := subscriber.Config{JS: js, DB: db, Path: path, Logger: logger(t, "sub")}
+	for _, e := range edit {
+		e(&cfg)
+	}
+	s, err := subscriber.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s, start(t, s.Run)
 }
 
-// settle waits until the replica has all that was committed before the call.
-func settle(t testing.TB, p *publisher.Publisher, subs ...*subscriber.Subscriber) {
+func smallWAL(c *subscriber.Config) { c.SoftWALLimit = 128 << 10 }
+
+// sync returns the position of all that was committed before the call, once it
+// is acknowledged.
+func syncNow(t testing.TB, p *publisher.Publisher) ltx.Pos {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -79,38 +129,143 @@ func settle(t testing.TB, p *publisher.Publisher, subs ...*subscriber.Subscriber
 	if err != nil {
 		t.Fatalf("%v; status %+v", err, p.Status())
 	}
+	return pos
+}
+
+// settle waits until the replicas have exactly what was committed before the
+// call. Nothing may be committed meanwhile.
+func settle(t testing.TB, p *publisher.Publisher, subs ...*subscriber.Subscriber) ltx.Pos {
+	t.Helper()
+	pos := syncNow(t, p)
 	for _, s := range subs {
-		at, err := s.WaitFor(ctx, pos.TXID)
-		if err != nil {
-			t.Fatalf("%v; status %+v", err, s.Status())
+		waitAt(t, s, pos)
+	}
+	return pos
+}
+
+// waitAt waits until the replica is exactly at pos: a history that was replaced
+// may have been at a later TXID.
+func waitAt(t testing.TB, s *subscriber.Subscriber, pos ltx.Pos) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := s.WaitFor(ctx, pos.TXID); err != nil {
+		t.Fatalf("%v; status %+v", err, s.Status())
+	}
+	testenv.Until(t, patience, "replica at "+pos.String(), func() error {
+		if st := s.Status(); st.TXID != pos.TXID || st.Checksum != pos.PostApplyChecksum {
+			return fmt.Errorf("replica is at %s %s: %+v", st.TXID, st.Checksum, st)
 		}
-		if at.TXID == pos.TXID && at != pos {
-			t.Fatalf("replica is at %s, publisher at %s", at, pos)
+		return nil
+	})
+}
+
+// transfers makes n transfers and returns the sequence of the last.
+func transfers(t testing.TB, teller *bank.Teller, n int) int64 {
+	t.Helper()
+	var seq int64
+	for range n {
+		var err error
+		if seq, err = teller.Transfer(context.WithoutCancel(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return seq
+}
+
+// census is what the stream holds of a database.
+type census struct{ files, full, claims, messages int }
+
+// count reads all headers of a database in the stream.
+func count(t testing.TB, js jetstream.JetStream, db wire.DB) (c census) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	for m := range history(t, js, db) {
+		c.messages++
+		if m.Subject == db.EpochSubject() {
+			c.claims++
+			continue
+		}
+		meta, err := wire.ParseMeta(m.Header)
+		if err != nil {
+			continue
+		}
+		if meta.Part == meta.Parts {
+			c.files++
+			if meta.Full {
+				c.full++
+			}
+		}
+	}
+	_ = ctx
+	return c
+}
+
+// history yields the raw messages of a database in the stream's order.
+func history(t testing.TB, js jetstream.JetStream, db wire.DB) func(yield func(*jetstream.RawStreamMsg) bool) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	str, err := js.Stream(ctx, wire.DefaultStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(yield func(*jetstream.RawStreamMsg) bool) {
+		for seq := uint64(1); ; {
+			m, err := str.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(db.Filter()))
+			if err != nil || !yield(m) {
+				return
+			}
+			seq = m.Sequence + 1
 		}
 	}
 }
 
-func TestReplicatesBankTransfers(t *testing.T) {
-	srv := testenv.Node(t)
+// expectSeeded fails the test unless the stream holds exactly n full files.
+func expectFull(t testing.TB, js jetstream.JetStream, db wire.DB, n int) {
+	t.Helper()
+	if c := count(t, js, db); c.full != n {
+		t.Errorf("the stream holds %+v, want %d full", c, n)
+	}
+}
+
+func expectNoReseed(t testing.TB, subs ...*subscriber.Subscriber) {
+	t.Helper()
+	for _, s := range subs {
+		if st := s.Status(); st.Reseeds != 0 || st.Bases != 0 {
+			t.Errorf("replica %s was seeded anew: %+v", st.Path, st)
+		}
+	}
+}
+
+// files are the paths of one test.
+type files struct{ dir, primary, replica string }
+
+func paths(t testing.TB) files {
 	dir := t.TempDir()
-	primary, copy1, copy2 := filepath.Join(dir, "app.db"), filepath.Join(dir, "one.db"), filepath.Join(dir, "two.db")
-	_, teller := testenv.Bank(t, primary, sqlconn.WAL(), 1)
-	p, pr := publish(t, srv.JetStream(), "app", primary)
-	s1, r1 := replicate(t, srv.JetStream(), "app", copy1)
-	for range 500 {
-		if _, err := teller.Transfer(t.Context()); err != nil {
+	for _, d := range []string{"p", "r"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return files{dir, filepath.Join(dir, "p", "app.db"), filepath.Join(dir, "r", "app.db")}
+}
+
+func TestReplicatesBankTransfers(t *testing.T) {
+	t.Parallel()
+	srv := testenv.Node(t)
+	f := paths(t)
+	second := filepath.Join(f.dir, "two.db")
+	_, teller := testenv.Bank(t, f.primary, sqlconn.WAL(), 1)
+	p, pr := publish(t, srv.JetStream(), appDB, f.primary)
+	s1, r1 := replicate(t, srv.JetStream(), appDB, f.replica)
+	transfers(t, teller, 300)
 	settle(t, p, s1)
-	s2, r2 := replicate(t, srv.JetStream(), "app", copy2)
-	for range 500 {
-		if _, err := teller.Transfer(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s2, r2 := replicate(t, srv.JetStream(), appDB, second)
+	transfers(t, teller, 300)
 	settle(t, p, s1, s2)
-	testenv.Compare(t, primary, copy1, copy2)
+	testenv.Compare(t, f.primary, f.replica, second)
+	expectNoReseed(t, s1, s2)
+	expectFull(t, srv.JetStream(), appDB, 1)
 	r1.mustStop(t)
 	r2.mustStop(t)
 	pr.mustStop(t)

@@ -294,12 +294,12 @@ func (r *Replica) rereader(sr *io.SectionReader) (func(i int) ([]byte, error), e
 	}
 	page := c.page[:c.header.PageSize]
 	return func(i int) ([]byte, error) {
-		pgno, err := d.next(page)
+		p, err := d.next(page)
 		if errors.Is(err, io.EOF) {
 			err = damaged("file became shorter between two reads")
 		}
-		if err == nil && c.pages[i] != pageOf(pgno, page) {
-			err = damaged("page %d changed between two reads", pgno)
+		if err == nil && c.pages[i] != p {
+			err = damaged("page %d changed between two reads", p.Pgno)
 		}
 		return page, err
 	}, nil

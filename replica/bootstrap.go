@@ -12,13 +12,8 @@ import (
 
 	_ "github.com/mattn/go-sqlite3" // the driver that makes an empty file a database
 
-	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/internal/wal"
 )
-
-func pageOf(pgno uint32, page []byte) pagesum.Page {
-	return pagesum.Page{Pgno: pgno, Sum: pagesum.Of(pgno, page)}
-}
 
 // bootstrap applies a full file where there is no database yet, or one with
 // another page size. The file's header was read.

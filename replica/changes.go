@@ -44,19 +44,19 @@ func (c *changes) read(d *decoder, sink func(pgno uint32, page []byte) error) er
 	}
 	for {
 		page := c.room()
-		pgno, err := d.next(page)
+		p, err := d.next(page)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return err
 		}
-		if err := c.checkPage(pgno, page); err != nil {
+		if err := c.checkPage(p.Pgno, page); err != nil {
 			return err
 		}
-		c.pages = append(c.pages, pagesum.Page{Pgno: pgno, Sum: pagesum.Of(pgno, page)})
+		c.pages = append(c.pages, p)
 		if sink != nil {
-			if err := sink(pgno, page); err != nil {
+			if err := sink(p.Pgno, page); err != nil {
 				return err
 			}
 		}

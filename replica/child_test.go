@@ -91,7 +91,7 @@ func childApply(o order) error {
 const halfTable = "checksums half updated"
 
 func crashConfig(path string, soft int64) Config {
-	return Config{Path: path, SoftWALLimit: soft, journalLimit: 40 * recordSize,
+	return Config{Path: path, SoftWALLimit: soft, journalLimit: 20 * recordSize,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
 }
 

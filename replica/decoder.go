@@ -8,6 +8,8 @@ import (
 
 	"github.com/pierrec/lz4/v4"
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/pagesum"
 )
 
 // decoder reads one LTX file page by page through a small window and verifies
@@ -21,6 +23,7 @@ type decoder struct {
 	r, w   int
 	off    int64 // offset in the file of buf[w]
 	header ltx.Header
+	shift  *shift // of a page
 
 	hash  uint64 // of the file so far
 	index uint64 // of the page index that the pages so far ask for
@@ -50,6 +53,7 @@ func (d *decoder) start(sr *io.SectionReader) error {
 		return damaged("read header: %w", err)
 	}
 	d.take(b)
+	d.shift = shiftOf(d.header.PageSize)
 	return nil
 }
 
@@ -94,26 +98,35 @@ func (d *decoder) at() int64 { return d.off - int64(d.w-d.r) }
 
 const pageFrameHeader = ltx.PageHeaderSize + 4 // page number, flags, size
 
-// next decodes the next page into page, which is as long as a page. io.EOF:
-// there is none left; finish is next.
-func (d *decoder) next(page []byte) (pgno uint32, err error) {
+// next decodes the next page into page, which is as long as a page, and returns
+// its number and checksum. io.EOF: there is none left; finish is next.
+func (d *decoder) next(page []byte) (p pagesum.Page, err error) {
 	b, err := d.peek(ltx.PageHeaderSize)
 	if err != nil {
-		return 0, err
+		return p, err
 	}
 	pgno, flags := binary.BigEndian.Uint32(b), binary.BigEndian.Uint16(b[4:])
 	if pgno == 0 && flags == 0 {
 		d.take(b)
-		return 0, io.EOF
+		return p, io.EOF
 	}
 	if flags != ltx.PageHeaderFlagSize || pgno <= d.prev || pgno > d.header.Commit || pgno == d.header.LockPgno() {
-		return 0, damaged("page %d with flags %#x after page %d of %d", pgno, flags, d.prev, d.header.Commit)
+		return p, damaged("page %d with flags %#x after page %d of %d", pgno, flags, d.prev, d.header.Commit)
 	}
 	if err := d.unpack(pgno, page); err != nil {
-		return 0, err
+		return p, err
 	}
 	d.prev = pgno
-	return pgno, nil
+	return pagesum.Page{Pgno: pgno, Sum: d.hashPage(pgno, page)}, nil
+}
+
+// hashPage returns the checksum of the page (see pagesum.Of), and adds the page
+// to the hash of the file.
+func (d *decoder) hashPage(pgno uint32, page []byte) ltx.Checksum {
+	number := crc64.Update(0, isoTable, binary.BigEndian.AppendUint32(d.rec[:0], pgno))
+	sum := crc64.Update(number, isoTable, page)
+	d.hash = sum ^ d.shift.apply(d.hash^number)
+	return ltx.ChecksumFlag | ltx.Checksum(sum)
 }
 
 func (d *decoder) unpack(pgno uint32, page []byte) error {
@@ -137,7 +150,6 @@ func (d *decoder) unpack(pgno uint32, page []byte) error {
 		return damaged("page %d: %d bytes", pgno, m)
 	}
 	d.hash = crc64.Update(d.hash, isoTable, b[:pageFrameHeader])
-	d.hash = crc64.Update(d.hash, isoTable, page)
 	d.r += size
 	rec := binary.AppendUvarint(d.rec[:0], uint64(pgno))
 	rec = binary.AppendUvarint(rec, uint64(at))

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/internal/wal"
@@ -138,7 +139,7 @@ func (r *Replica) adopt(ctx context.Context, s dbState, pos Position) error {
 	} else if err := r.apply.journal.append(e); err != nil {
 		return err
 	}
-	r.cfg.crash("position journaled")
+	r.cfg.crash("position adopted")
 	if err := r.retitle(pos.Pos); err != nil {
 		return err
 	}
@@ -166,8 +167,18 @@ func (r *Replica) beginGeneration(ctx context.Context, e entry) error {
 	if err := retryBusy(ctx, ckptWait, func() error { return db.Restart(next) }); err != nil {
 		return err
 	}
-	_, err = db.Begin(e.PageSize, false) // for the header of the -wal file only
-	return err
+	return r.keepSalts(e.PageSize)
+}
+
+// keepSalts writes the header of a generation without frames, and gives the
+// -wal file the size of one frame, so that the salts outlive a crash: SQLite
+// looks at a header only when something follows. What follows is none of this
+// generation: zeros, or a frame with other salts.
+func (r *Replica) keepSalts(pageSize uint32) error {
+	if _, err := r.live.db.Begin(pageSize, false); err != nil {
+		return err
+	}
+	return os.Truncate(r.path+"-wal", wal.FrameOffset(2, pageSize))
 }
 
 // lose leaves the replica without a position.

@@ -356,6 +356,7 @@ func TestBootstrapBeside(t *testing.T) {
 		if !r.Position().IsZero() || r.Lost() != nil {
 			t.Fatalf("%v %v", r.Position(), r.Lost())
 		}
+		p.transfer(rnd)
 		full := p.full()
 		applyFull(t, r, full)
 		check(t, path, full)

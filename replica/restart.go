@@ -142,12 +142,11 @@ func (r *Replica) trimWAL(h wal.Header) error {
 	if err != nil || n <= truncateFactor*r.cfg.SoftWALLimit {
 		return err
 	}
-	if err := r.live.db.TruncateWAL(); err != nil {
+	if err := r.keepSalts(h.PageSize); err != nil {
 		return err
 	}
 	r.cfg.crash("wal truncated")
-	_, err = r.live.db.Begin(h.PageSize, false) // for the header: the salts must outlive a crash
-	return err
+	return nil
 }
 
 // retryBusy calls f until it does not return ErrBusy, for up to wait.

@@ -3,78 +3,80 @@ package subscriber
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/replica"
 	"github.com/ltxstream/ltxstream/wire"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/superfly/ltx"
 )
 
-// Base is a full LTX file from elsewhere than the stream.
-type Base struct {
-	File *io.SectionReader
-	Seq  uint64 // stream sequence of the file that led there; 0: unknown
-	// Close is called once the file was applied or refused. nil: nothing to do.
-	Close func() error
-}
-
-// ErrNoBase is what a Bootstrapper returns when it has nothing to offer.
-var ErrNoBase = errors.New("no base")
-
-// Bootstrapper offers a base where the stream holds none: the archive. after is
-// the replica's position; zero: it is empty. The file must lie beyond it.
+// Bootstrapper finds a base outside the stream, an archive for example.
 type Bootstrapper interface {
+	// Base returns an LTX file that brings a replica of db at position after
+	// (zero: an empty one) to a later one: a full file, or one over a range
+	// that begins at or before after.TXID+1. An error that wraps ErrNoBase
+	// says that there is none.
 	Base(ctx context.Context, db wire.DB, after ltx.Pos) (*Base, error)
 }
 
-// Config says what to replicate, and where to.
-type Config struct {
-	JS     jetstream.JetStream
-	Stream string // default wire.DefaultStream; must exist, or come to exist
-	DB     wire.DB
-
-	Path     string // the replica file, made when absent; its directory must exist
-	StateDir string // default: a hidden directory beside it, see StateDir
-
-	SoftWALLimit int64        // bytes, default replica.DefaultSoftWALLimit
-	Bootstrapper Bootstrapper // nil: the stream alone
-
-	// SoleOwner says that no other code of this process opens the replica.
-	SoleOwner bool
-
-	Metrics *Metrics // nil: none
-	Logger  *slog.Logger
+// Base is an LTX file outside the stream. The subscriber closes it.
+type Base struct {
+	File *io.SectionReader
+	Full bool // holds every page of the database
+	io.Closer
 }
 
-// StateDir returns the default state directory of the replica at path.
-func StateDir(path string) string { return replica.StateDirOf(path) }
+// ErrNoBase is what a Bootstrapper wraps when it has nothing to offer.
+var ErrNoBase = errors.New("no base")
+
+// Config of a Subscriber. JS, DB and Path are required.
+type Config struct {
+	JS     jetstream.JetStream
+	Stream string  // default wire.DefaultStream
+	DB     wire.DB // what is replicated
+	Path   string  // of the replica; made when absent, its directory must exist
+	// StateDir holds lock, position journal, page checksums and spool; default
+	// replica.StateDirOf(Path). Made when absent.
+	StateDir string
+	// Bootstrapper is asked when the stream has no base; nil: wait for one.
+	Bootstrapper Bootstrapper
+
+	SoftWALLimit int64 // bytes, default replica.DefaultSoftWALLimit
+	MemoryLimit  int64 // bytes of an LTX file held in memory, default feed.DefaultMemoryLimit
+	SoleOwner    bool  // see replica.Config
+
+	Logger  *slog.Logger // default slog.Default()
+	Metrics *Metrics     // nil: none
+}
 
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	if c.JS == nil {
-		errs = append(errs, errors.New("Config.JS is nil"))
+		errs = append(errs, errors.New("no JetStream context"))
 	}
 	if _, err := wire.ParseDB(string(c.DB)); err != nil {
 		errs = append(errs, err)
 	}
 	if c.Path == "" {
-		errs = append(errs, errors.New("Config.Path is empty"))
+		errs = append(errs, errors.New("no path of the replica"))
+	} else if abs, err := filepath.Abs(c.Path); err != nil {
+		errs = append(errs, err)
+	} else {
+		c.Path = abs
 	}
 	if c.Stream == "" {
 		c.Stream = wire.DefaultStream
 	}
-	if c.StateDir == "" && c.Path != "" {
-		c.StateDir = StateDir(c.Path)
+	if c.StateDir == "" {
+		c.StateDir = replica.StateDirOf(c.Path)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
 	c.Logger = c.Logger.With("db", string(c.DB))
-	if err := errors.Join(errs...); err != nil {
-		return c, fmt.Errorf("subscriber: %w", err)
-	}
-	return c, nil
+	return c, errors.Join(errs...)
 }

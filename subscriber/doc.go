@@ -1,16 +1,12 @@
-// Package subscriber owns the way of one database from the stream to one
-// replica file: it feeds the replica in order, finds a base when there is none,
-// and says how far behind it is.
+// Package subscriber owns the life of one replica: it feeds the LTX files of a
+// stream into the replica file, gets a base where there is none, seeds the
+// replica anew in place where the chain broke, and says how far behind it is.
 //
-// Invariants:
+// Invariants: one process subscribes a replica at a time (a lock in its state
+// directory). The replica's position journal alone says where to go on. Errors
+// that pass are waited out; what does not pass ends Run. A replica is never
+// moved back by a gap, only by a history that was replaced.
 //
-//   - The replica's own position decides what is asked for next, never the
-//     server's idea of it.
-//   - A replica never goes back: after a gap only a full file beyond its
-//     position is taken, after a fork only a full file of the new history.
-//   - Whatever keeps it from applying shows in Status, in the metrics and in the
-//     log; it then tries again for as long as it runs.
-//
-// It does not verify or write pages (package replica does), and does not read
-// archives: a Bootstrapper does.
+// It reads no archive: a Bootstrapper may. It writes no page itself; package
+// replica does.
 package subscriber

@@ -1,82 +1,91 @@
 package subscriber
 
 import (
+	"errors"
 	"sync"
 	"time"
 
-	"github.com/ltxstream/ltxstream/internal/feed"
-	"github.com/ltxstream/ltxstream/wire"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ltxstream/ltxstream/internal/feed"
+	"github.com/ltxstream/ltxstream/internal/stream"
+	"github.com/ltxstream/ltxstream/replica"
 )
 
 // Metrics are the Prometheus series of all subscribers of a process, labelled
-// by db and id. What is a state rather than an event is collected from Status.
+// by db and replica (the path: several replicas of one database may run). What
+// is a state rather than an event is collected from Status.
 type Metrics struct {
-	files, bytes, errors *prometheus.CounterVec
-	apply, delay         *prometheus.HistogramVec
-	state                *stateCollector
+	files  *prometheus.CounterVec
+	bytes  *prometheus.CounterVec
+	apply  *prometheus.HistogramVec
+	errors *prometheus.CounterVec
+	state  *stateCollector
 }
 
 // NewMetrics registers the series with reg.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "ltx", Subsystem: "sub", Name: name, Help: help}, append([]string{"db"}, labels...))
-	}
-	histogram := func(name, help string, first float64) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "ltx", Subsystem: "sub", Name: name, Help: help,
-			Buckets: prometheus.ExponentialBuckets(first, 2, 18)}, []string{"db"})
+	labels := []string{"db", "replica"}
+	counter := func(name, help string, more ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "ltx", Subsystem: "sub", Name: name, Help: help}, append(labels, more...))
 	}
 	m := &Metrics{
-		files:  counter("files_total", "LTX files applied."),
-		bytes:  counter("bytes_total", "Bytes of LTX files applied."),
+		files: counter("files_total", "LTX files applied."),
+		bytes: counter("bytes_total", "Bytes of LTX files applied."),
+		apply: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "ltx", Subsystem: "sub", Name: "apply_seconds", Help: "Time to apply an LTX file.",
+			Buckets: prometheus.ExponentialBuckets(25e-6, 2, 18),
+		}, labels),
 		errors: counter("errors_total", "Errors by kind.", "kind"),
-		apply:  histogram("apply_seconds", "Time to apply one LTX file.", 10e-6),
-		delay:  histogram("delay_seconds", "Time from the timestamp of an LTX file until it is visible; both clocks matter.", 500e-6),
-		state:  newStateCollector(),
+		state:  newStateCollector(labels),
 	}
-	reg.MustRegister(m.files, m.bytes, m.errors, m.apply, m.delay, m.state)
+	reg.MustRegister(m.files, m.bytes, m.apply, m.errors, m.state)
 	return m
 }
 
-func (m *Metrics) applied(db wire.DB, f *feed.File, took time.Duration) {
+func (m *Metrics) applied(s *Subscriber, f *feed.File, took time.Duration) {
 	if m == nil {
 		return
 	}
-	name := string(db)
-	m.files.WithLabelValues(name).Inc()
-	m.bytes.WithLabelValues(name).Add(float64(f.Meta.Size))
-	m.apply.WithLabelValues(name).Observe(took.Seconds())
-	m.delay.WithLabelValues(name).Observe(max(0, time.Since(f.Meta.Timestamp).Seconds()))
+	db, path := string(s.cfg.DB), s.cfg.Path
+	m.files.WithLabelValues(db, path).Inc()
+	m.bytes.WithLabelValues(db, path).Add(float64(f.Meta.Size))
+	m.apply.WithLabelValues(db, path).Observe(took.Seconds())
 }
 
-func (m *Metrics) failed(db wire.DB, kind string) {
+func (m *Metrics) failed(s *Subscriber, err error) {
 	if m != nil {
-		m.errors.WithLabelValues(string(db), kind).Inc()
+		m.errors.WithLabelValues(string(s.cfg.DB), s.cfg.Path, kindOf(err)).Inc()
 	}
 }
 
-// watch adds s for as long as it runs.
-func (m *Metrics) watch(s *Subscriber) (stop func()) {
-	if m == nil {
-		return func() {}
+// kindOf is the label of an error.
+func kindOf(err error) string {
+	if _, ok := errors.AsType[*feed.DamageError](err); ok {
+		return "skipped message"
 	}
-	c := m.state
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mu.subscribers[s] = struct{}{}
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		delete(c.mu.subscribers, s)
+	if _, ok := errors.AsType[*feed.GapError](err); ok {
+		return "gap"
 	}
+	if _, ok := errors.AsType[*feed.ForkError](err); ok || errors.Is(err, replica.ErrDiverged) {
+		return "fork"
+	}
+	switch {
+	case errors.Is(err, feed.ErrNoBase):
+		return "no base"
+	case errors.Is(err, replica.ErrDamaged), errors.Is(err, replica.ErrMoved), errors.Is(err, replica.ErrPageSize):
+		return "replica"
+	}
+	return stream.Classify(err).String()
 }
 
-// stateCollector turns the Status of each subscriber into gauges when asked.
+// stateCollector turns the Status of each subscriber into gauges when it is
+// asked, so that nothing is stored twice.
 type stateCollector struct {
 	gauges []gauge
 	mu     struct {
 		sync.Mutex
-		subscribers map[*Subscriber]struct{}
+		running map[*Subscriber]struct{}
 	}
 }
 
@@ -85,29 +94,30 @@ type gauge struct {
 	value func(Status) float64
 }
 
-func newStateCollector() *stateCollector {
+func newStateCollector(labels []string) *stateCollector {
 	g := func(name, help string, value func(Status) float64) gauge {
-		return gauge{prometheus.NewDesc(prometheus.BuildFQName("ltx", "sub", name), help, []string{"db", "id"}, nil), value}
+		return gauge{prometheus.NewDesc(prometheus.BuildFQName("ltx", "sub", name), help, labels, nil), value}
 	}
 	c := &stateCollector{gauges: []gauge{
 		g("txid", "Newest applied transaction.", func(s Status) float64 { return float64(s.TXID) }),
-		g("head_txid", "Newest transaction of the stream when it was last read.", func(s Status) float64 { return float64(s.Head) }),
-		g("head_age_seconds", "Time since the end of the stream was read.", func(s Status) float64 { return s.HeadAge }),
-		g("lag_seconds", "Age of the newest applied transaction while something is pending, else 0.", func(s Status) float64 { return s.Lag }),
-		g("lag_files", "LTX files that are pending.", func(s Status) float64 { return float64(s.LagFiles) }),
-		g("wal_frames", "Frames in the replica's WAL.", func(s Status) float64 { return float64(s.Replica.WALFrames) }),
-		g("wal_backfilled_frames", "Frames that are in the replica file too.", func(s Status) float64 { return float64(s.Replica.WALBackfilled) }),
-		g("wal_pinned_by_readers", "READ slots held by readers.", func(s Status) float64 { return float64(len(s.Replica.PinnedBy)) }),
-		g("wal_restarts", "Restarts of the replica's WAL since the start.", func(s Status) float64 { return float64(s.Replica.Restarts) }),
-		g("up", "1 while nothing keeps the subscriber from applying.", func(s Status) float64 {
-			if s.Running && s.Error == "" {
-				return 1
-			}
-			return 0
-		}),
+		g("head_txid", "Newest transaction known in the stream.", func(s Status) float64 { return float64(s.HeadTXID) }),
+		g("lag_seconds", "Age of the newest applied transaction while something is pending.", func(s Status) float64 { return s.Lag }),
+		g("lag_files", "LTX files known in the stream and not applied.", func(s Status) float64 { return float64(s.LagFiles) }),
+		g("wal_frames", "Frames in the replica's WAL.", func(s Status) float64 { return float64(s.WALFrames) }),
+		g("wal_bytes", "Size of the replica's WAL file.", func(s Status) float64 { return float64(s.Replica.WALBytes) }),
+		g("wal_pinned", "Readers that keep part of the replica's WAL in use.", func(s Status) float64 { return float64(len(s.Replica.PinnedBy)) }),
+		g("wal_restarts", "Restarts of the replica's WAL since it was opened.", func(s Status) float64 { return float64(s.Replica.Restarts) }),
+		g("up", "1 while the stream is followed.", func(s Status) float64 { return truth(s.State == StateLive && s.Connected) }),
 	}}
-	c.mu.subscribers = map[*Subscriber]struct{}{}
+	c.mu.running = map[*Subscriber]struct{}{}
 	return c
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Describe implements prometheus.Collector.
@@ -121,10 +131,26 @@ func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for s := range c.mu.subscribers {
+	for s := range c.mu.running {
 		st := s.Status()
 		for _, g := range c.gauges {
-			ch <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(st), st.DB, st.ID)
+			ch <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(st), st.DB, st.Path)
 		}
+	}
+}
+
+// watch adds s for as long as it runs.
+func (m *Metrics) watch(s *Subscriber) (stop func()) {
+	if m == nil {
+		return func() {}
+	}
+	c := m.state
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.running[s] = struct{}{}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.mu.running, s)
 	}
 }

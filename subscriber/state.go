@@ -2,7 +2,6 @@ package subscriber
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -12,40 +11,41 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ltxstream/ltxstream/replica"
+	"github.com/ltxstream/ltxstream/wire"
 )
 
-// ErrLocked: another process feeds the same replica.
-var ErrLocked = errors.New("state directory is in use by another process")
+// ErrLocked says that another process, or another Run, holds the replica.
+var ErrLocked = replica.ErrLocked
 
-// state is what outlives the process beside the replica's own files.
+// state is the subscriber's part of the state directory.
 type state struct {
-	dir  string
-	lock *os.File
-	id   string // random, names the durable consumer
-
-	// lastWriter is whose files the replica's content came from.
-	lastWriter string
+	dir      string
+	lock     *os.File
+	consumer string // name of our durable consumer
+	writer   string // who wrote the file at the replica's position
 }
 
+// openState locks the directory, after making it when absent.
 func openState(dir string) (*state, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("open state directory: %w", err)
+		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("open state directory: %w", err)
-	}
-	s := &state{dir: dir, lock: lock}
-	if err := s.take(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open state directory %s: %w", dir, err), lock.Close())
+	s := &state{dir: dir}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open state directory %s: %w", dir, err), s.close())
 	}
 	return s, nil
 }
 
-func (s *state) take() error {
+func (s *state) open() (err error) {
+	if s.lock, err = os.OpenFile(filepath.Join(s.dir, "subscriber.lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
+		return err
+	}
 	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		pid, _ := io.ReadAll(io.LimitReader(s.lock, 32)) // for people
-		return fmt.Errorf("%w (pid %s)", ErrLocked, strings.TrimSpace(string(pid)))
+		holder, _ := io.ReadAll(io.LimitReader(s.lock, 32))
+		return fmt.Errorf("%w: a subscriber runs already (pid %s)", ErrLocked, strings.TrimSpace(string(holder)))
 	}
 	if err := s.lock.Truncate(0); err != nil {
 		return err
@@ -53,48 +53,62 @@ func (s *state) take() error {
 	if _, err := s.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0); err != nil {
 		return err
 	}
-	s.id, s.lastWriter = s.read("id"), s.read("writer")
-	if len(s.id) == 16 {
+	if s.consumer, err = s.load("consumer"); err != nil {
+		return err
+	}
+	if s.consumer == "" {
+		s.consumer = "sub-" + rand.Text()[:16]
+		if err := s.save("consumer", s.consumer); err != nil {
+			return err
+		}
+	}
+	s.writer, err = s.load("writer")
+	return err
+}
+
+// spool is the directory for files too large for memory.
+func (s *state) spool() (string, error) {
+	dir := filepath.Join(s.dir, "spool")
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+// noteWriter keeps the writer of the newest applied file; it seldom changes.
+func (s *state) noteWriter(writer string) error {
+	if writer == s.writer {
 		return nil
 	}
-	var raw [8]byte
-	rand.Read(raw[:]) // never fails
-	s.id = hex.EncodeToString(raw[:])
-	return s.write("id", s.id)
+	s.writer = writer
+	return s.save("writer", writer)
 }
 
-func (s *state) close() error { return s.lock.Close() }
-
-// read returns the one line of a file, "" when there is none.
-func (s *state) read(name string) string {
+// load reads a token; "" when the file is absent or damaged.
+func (s *state) load(name string) (string, error) {
 	b, err := os.ReadFile(filepath.Join(s.dir, name))
-	if err != nil {
-		return ""
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
-	return strings.TrimSpace(string(b))
+	if err != nil {
+		return "", err
+	}
+	token, err := wire.ParseDB(strings.TrimSpace(string(b))) // same rule as for names
+	if err != nil {
+		return "", nil
+	}
+	return string(token), nil
 }
 
-func (s *state) write(name, line string) error {
+func (s *state) save(name, value string) error {
 	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path+".tmp", []byte(line+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(path+".tmp", []byte(value+"\n"), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(path+".tmp", path)
 }
 
-func (s *state) setWriter(id string) error {
-	if err := s.write("writer", id); err != nil {
-		return err
+// close lets go of the lock; the file stays, so that its lock means one thing.
+func (s *state) close() error {
+	if s.lock == nil {
+		return nil
 	}
-	s.lastWriter = id
-	return nil
-}
-
-// spool returns the directory of files too large for memory.
-func (s *state) spool() (string, error) {
-	dir := filepath.Join(s.dir, "spool")
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", err
-	}
-	return dir, nil
+	return s.lock.Close()
 }

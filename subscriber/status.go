@@ -1,167 +1,170 @@
 package subscriber
 
 import (
-	"errors"
 	"time"
+
+	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/internal/feed"
 	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/replica"
-	"github.com/superfly/ltx"
+)
+
+// State is what a subscriber is doing.
+type State string
+
+// The states of a subscriber.
+const (
+	StateStarting  State = "starting"
+	StateSeeking   State = "seeking"   // finds its place in the stream
+	StateWaiting   State = "waiting"   // empty, and there is no base yet
+	StateLive      State = "live"      // follows the stream
+	StateReseeding State = "reseeding" // applies a new base
+	StateBroken    State = "broken"    // gap or fork, and there is no base yet
+	StateStopped   State = "stopped"
 )
 
 // counters begin with New.
 type counters struct {
 	Files   uint64 `json:"applied_files"`
 	Bytes   uint64 `json:"applied_bytes"`
+	Skipped uint64 `json:"skipped_messages"` // damaged, or not ours
 	Reseeds uint64 `json:"reseeds"`
-	Damaged uint64 `json:"damaged_messages"`
+	Bases   uint64 `json:"bases"` // from outside the stream
 	Errors  uint64 `json:"errors"`
 }
 
 // Status is a picture of a subscriber, made for JSON.
 type Status struct {
-	DB       string       `json:"db"`
-	ID       string       `json:"id"`
-	Path     string       `json:"path"`
-	Stream   string       `json:"stream"`
-	Running  bool         `json:"running"`
-	TXID     ltx.TXID     `json:"txid"`     // applied and visible
-	Checksum ltx.Checksum `json:"checksum"` // there
-	Seq      uint64       `json:"seq"`      // stream sequence there
-	Head     ltx.TXID     `json:"head_txid"`
-	// HeadAge is the time since the end of the stream was last read, in
-	// seconds: while NATS is away nobody knows how far behind the replica is.
-	HeadAge float64 `json:"head_age_seconds"`
-	// Lag is now less the timestamp of the newest applied transaction while
-	// something is pending, in seconds; 0 when nothing is.
-	Lag      float64        `json:"lag_seconds"`
-	LagFiles uint64         `json:"lag_files"`
-	Error    string         `json:"error,omitempty"` // what keeps it from applying now
-	Replica  replica.Status `json:"replica"`
+	DB        string       `json:"db"`
+	Path      string       `json:"path"`
+	Stream    string       `json:"stream"`
+	State     State        `json:"state"`
+	Connected bool         `json:"connected"` // to NATS; if not, the lag is only what is known
+	TXID      ltx.TXID     `json:"txid"`      // newest applied; 0: no position
+	Checksum  ltx.Checksum `json:"checksum"`  // there
+	Seq       uint64       `json:"seq"`       // stream sequence there
+	HeadTXID  ltx.TXID     `json:"head_txid"` // newest known in the stream
+	// Lag is the age of the newest applied transaction while something is
+	// pending, counted from when the oldest of it came; 0: nothing is.
+	Lag       float64 `json:"lag_seconds"`
+	LagFiles  uint64  `json:"lag_files"`
+	Error     string  `json:"error,omitempty"` // what is being waited out
+	WALFrames uint32  `json:"wal_frames"`
 	counters
+	Replica replica.Status `json:"replica"` // with who pins the WAL
+	Feed    feed.Stats     `json:"feed"`
 }
 
-// Status returns a picture of now. It asks the system who holds locks: once a
-// second is fine, once a transaction is not.
+// Status returns a picture of now. It asks the system who holds the WAL: once a
+// second is fine.
 func (s *Subscriber) Status() Status {
 	s.mu.Lock()
-	out := Status{
-		DB: string(s.cfg.DB), ID: s.mu.id, Path: s.cfg.Path, Stream: s.cfg.Stream,
-		Running: s.mu.ended == nil, Error: s.mu.err, Head: s.mu.head.TXID, counters: s.mu.counters,
+	st := Status{
+		DB: string(s.cfg.DB), Path: s.cfg.Path, Stream: s.cfg.Stream, State: s.mu.state,
+		Connected: s.cfg.JS.Conn().IsConnected(), HeadTXID: s.mu.head, Error: s.mu.err, counters: s.mu.counters,
 	}
-	r, applied, headAt := s.mu.replica, s.mu.applied, s.mu.headAt
+	rep, f, applied := s.mu.replica, s.mu.feed, s.mu.applied
 	s.mu.Unlock()
-	if !headAt.IsZero() {
-		out.HeadAge = time.Since(headAt).Seconds()
+	if f != nil {
+		st.Feed = f.Stats()
 	}
-	if r == nil {
-		return out
+	if rep != nil {
+		st.Replica = rep.Status()
+		st.TXID, st.Checksum, st.Seq, st.WALFrames = st.Replica.TXID, st.Replica.Checksum, st.Replica.Seq, st.Replica.WALFrames
 	}
-	out.Replica = r.Status()
-	out.TXID, out.Checksum, out.Seq = out.Replica.TXID, out.Replica.Checksum, out.Replica.Seq
-	if out.Head > out.TXID {
-		out.LagFiles = uint64(out.Head - out.TXID)
-		if !applied.IsZero() {
-			out.Lag = max(0, time.Since(applied).Seconds())
-		}
-	}
-	if out.Error == "" {
-		out.Error = out.Replica.Lost
-	}
-	return out
+	st.measure(applied, time.Now())
+	return st
 }
 
-func (s *Subscriber) count(f func(*counters)) {
+// measure fills in the lag. What the feed knows to be pending is newer than
+// what was last heard of the head.
+func (st *Status) measure(applied, now time.Time) {
+	if st.HeadTXID > st.TXID {
+		st.LagFiles = uint64(st.HeadTXID - st.TXID)
+	} else if st.State == StateLive {
+		st.HeadTXID = st.TXID
+		st.LagFiles = min(st.Feed.Pending, 1)
+	}
+	if st.LagFiles == 0 {
+		return
+	}
+	since := applied
+	if st.Feed.Since.After(since) {
+		since = st.Feed.Since
+	}
+	if !since.IsZero() {
+		st.Lag = max(0, now.Sub(since).Seconds())
+	}
+}
+
+func (s *Subscriber) bump(f func(*counters)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f(&s.mu.counters)
 }
 
-// setHead records the end of the stream, and, where the replica is right
-// there, when it got there.
-func (s *Subscriber) setHead(h stream.Head) {
+func (s *Subscriber) noteHead(txid ltx.TXID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.headAt = time.Now()
-	if h.Data == nil {
-		return
+	s.mu.head = txid
+}
+
+// headStream returns the stream while it is worth asking for its head: when
+// something is pending, or the feed does not follow.
+func (r *runner) headStream() *stream.Stream {
+	r.mu.Lock()
+	f, state := r.mu.feed, r.mu.state
+	r.mu.Unlock()
+	if f == nil || state == StateLive && f.Stats().Pending == 0 {
+		return nil
 	}
-	m := h.Data.Meta
-	s.mu.head = m.PostPos()
-	if m.Part < m.Parts {
-		s.mu.head = m.PrePos()
+	return f.Stream()
+}
+
+func (r *runner) noteApplied(file *feed.File, took time.Duration) {
+	r.mu.Lock()
+	r.mu.state, r.mu.applied = StateLive, file.Meta.Timestamp
+	r.mu.head = max(r.mu.head, file.Meta.Max)
+	if file.Meta.Full {
+		r.mu.head = file.Meta.Max // a history may have begun anew below
 	}
-	if r := s.mu.replica; r != nil && s.mu.applied.IsZero() && r.Position().TXID >= s.mu.head.TXID {
-		s.mu.applied = m.Timestamp
+	r.mu.Files++
+	r.mu.Bytes += uint64(file.Meta.Size)
+	r.mu.Unlock()
+	r.cfg.Metrics.applied(r.Subscriber, file, took)
+}
+
+// noteError logs the first of a row of equal errors; see recovered.
+func (r *runner) noteError(err error) {
+	r.mu.Lock()
+	before := r.mu.err
+	r.mu.err = err.Error()
+	r.mu.Errors++
+	r.mu.Unlock()
+	if before != err.Error() {
+		r.cfg.Logger.Warn("replication waits", "err", err)
 	}
 }
 
-func (s *Subscriber) applied(f *feed.File, took time.Duration) {
-	s.mu.Lock()
-	s.mu.Files++
-	s.mu.Bytes += uint64(f.Meta.Size)
-	s.mu.applied = f.Meta.Timestamp
-	if f.Meta.Max > s.mu.head.TXID {
-		s.mu.head = f.Meta.PostPos()
-	}
-	failing := s.mu.err != ""
-	s.mu.Unlock()
-	if failing {
-		s.noteError(nil)
-	}
-	s.cfg.Metrics.applied(s.cfg.DB, f, took)
-}
-
-func (s *Subscriber) damaged(err error) {
-	s.count(func(c *counters) { c.Damaged++ })
-	s.cfg.Metrics.failed(s.cfg.DB, "damaged")
-	s.cfg.Logger.Warn("message skipped", "err", err)
-}
-
-// noteError logs a change of state: the first of a row of equal errors, and the
-// recovery. nil: all is well.
-func (s *Subscriber) noteError(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
-	s.mu.Lock()
-	before := s.mu.err
-	s.mu.err = text
-	if err != nil {
-		s.mu.Errors++
-	}
-	s.mu.Unlock()
-	if err != nil {
-		s.cfg.Metrics.failed(s.cfg.DB, kindOf(err))
-	}
-	switch {
-	case text == before:
-	case err == nil:
-		s.cfg.Logger.Info("replication goes on")
-	default:
-		s.cfg.Logger.Warn("replication waits", "err", err)
+// recovered logs the end of a row of errors.
+func (r *runner) recovered() {
+	r.mu.Lock()
+	before := r.mu.err
+	r.mu.err = ""
+	r.mu.Unlock()
+	if before != "" {
+		r.cfg.Logger.Info("replication goes on", "after", before)
 	}
 }
 
-// kindOf names an error for the metrics.
-func kindOf(err error) string {
-	if _, ok := errors.AsType[*feed.GapError](err); ok {
-		return "gap"
+// noteSkipped logs skipped messages, the first of every hundred.
+func (r *runner) noteSkipped(err error) {
+	r.mu.Lock()
+	r.mu.Skipped++
+	n := r.mu.Skipped
+	r.mu.Unlock()
+	if n%100 == 1 {
+		r.cfg.Logger.Warn("message skipped", "err", err, "skipped", n)
 	}
-	if _, ok := errors.AsType[*feed.ForkError](err); ok {
-		return "fork"
-	}
-	switch {
-	case errors.Is(err, feed.ErrNoBase):
-		return "no base"
-	case errors.Is(err, replica.ErrDamaged):
-		return "damaged"
-	case errors.Is(err, replica.ErrDiverged):
-		return "diverged"
-	case errors.Is(err, replica.ErrPageSize):
-		return "page size"
-	}
-	return stream.Classify(err).String()
 }

@@ -7,26 +7,31 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ltxstream/ltxstream/replica"
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/feed"
+	"github.com/ltxstream/ltxstream/replica"
 )
 
-// Subscriber feeds one replica. Run runs once; WaitFor, Status and ID may be
+// ErrStopped says that Run has ended.
+var ErrStopped = errors.New("subscriber has stopped")
+
+// Subscriber keeps one replica. Run runs once; Status and WaitFor may be
 // called at any time from any goroutine.
 type Subscriber struct {
 	cfg Config
 
 	mu struct {
 		sync.Mutex
-		replica *replica.Replica // nil unless Run runs
-		id      string
-		changed chan struct{} // closed and replaced when replica or ended change
-		ended   error         // Run has returned
-		err     string
+		replica *replica.Replica // nil: not open
+		feed    *feed.Feed       // nil: not open
+		changed chan struct{}    // closed and replaced when replica or ended changes
+		state   State
+		err     string    // what it is waiting out now
+		applied time.Time // timestamp of the newest applied transaction
+		head    ltx.TXID  // newest known in the stream
 		counters
-		head    ltx.Pos   // end of the stream when it was last read
-		headAt  time.Time // when that was
-		applied time.Time // timestamp of the newest applied file
+		started, ended bool
 	}
 }
 
@@ -34,47 +39,53 @@ type Subscriber struct {
 func New(cfg Config) (*Subscriber, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("new subscriber: %w", err)
 	}
 	s := &Subscriber{cfg: cfg}
-	s.mu.changed = make(chan struct{})
+	s.mu.changed, s.mu.state = make(chan struct{}), StateStarting
 	return s, nil
 }
 
-// Run replicates until ctx ends, and returns nil then. It returns early with
-// an error that does not pass: ErrLocked, replica.ErrLocked, a file that is no
-// database, a denied permission. Whatever can pass (NATS away, no stream yet,
-// a gap) is tried again and shows in Status.
+// Run keeps the replica up to date until ctx ends: then it returns nil, and
+// every file that was handed to the replica is applied. It waits out whatever
+// passes: a NATS that is away, a stream that does not exist yet or has no base
+// yet, a full disk. Errors that do not pass: ErrLocked, a replica that cannot
+// be opened, a denied permission, a closed connection.
 func (s *Subscriber) Run(ctx context.Context) (err error) {
-	defer func() { s.end(err) }()
+	if err := s.begin(); err != nil {
+		return err
+	}
+	defer s.end()
 	defer s.cfg.Metrics.watch(s)()
 	st, err := openState(s.cfg.StateDir)
 	if err != nil {
-		return fmt.Errorf("replicate %s: %w", s.cfg.DB, err)
+		return fmt.Errorf("subscribe %s: %w", s.cfg.DB, err)
 	}
-	defer func() { err = errors.Join(err, st.close()) }()
-	s.mu.Lock()
-	s.mu.id = st.id
-	s.mu.Unlock()
 	r := &runner{Subscriber: s, st: st}
-	defer func() { err = errors.Join(err, r.close()) }()
-	return r.run(ctx)
-}
-
-// ID returns the random id of the state directory, "" before Run has read it.
-func (s *Subscriber) ID() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.mu.id
-}
-
-func (s *Subscriber) end(err error) {
-	if err == nil {
-		err = errors.New("subscriber has stopped")
+	err = r.run(ctx)
+	if ctx.Err() != nil {
+		err = nil
 	}
+	if err = errors.Join(err, r.close(), st.close()); err != nil {
+		return fmt.Errorf("subscribe %s: %w", s.cfg.DB, err)
+	}
+	return nil
+}
+
+func (s *Subscriber) begin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.ended = err
+	if s.mu.started {
+		return errors.New("subscriber runs only once")
+	}
+	s.mu.started = true
+	return nil
+}
+
+func (s *Subscriber) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.ended, s.mu.state = true, StateStopped
 	s.signal()
 }
 
@@ -91,34 +102,39 @@ func (s *Subscriber) setReplica(r *replica.Replica) {
 	s.signal()
 }
 
-// WaitFor returns as soon as the replica is at txid or past it: a reader that
-// begins after it returned sees that transaction. It returns the position then
-// reached, and otherwise the cause of ctx, or why Run has returned.
+func (s *Subscriber) setFeed(f *feed.Feed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.feed = f
+}
+
+func (s *Subscriber) setState(state State) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.state = state
+}
+
+// WaitFor returns as soon as the replica is at txid or past it, with the
+// position then reached: a reader that begins afterwards sees that
+// transaction. Else it returns the cause of ctx, or ErrStopped after Run.
 func (s *Subscriber) WaitFor(ctx context.Context, txid ltx.TXID) (ltx.Pos, error) {
 	for {
 		s.mu.Lock()
 		r, changed, ended := s.mu.replica, s.mu.changed, s.mu.ended
 		s.mu.Unlock()
-		if ended != nil {
-			return ltx.Pos{}, fmt.Errorf("wait for %s of %s: %w", txid, s.cfg.DB, ended)
-		}
 		if r != nil {
 			pos, err := r.WaitFor(ctx, txid)
-			if !errors.Is(err, replica.ErrClosed) {
-				return pos.Pos, s.waited(txid, pos.Pos, err)
+			if err == nil || ctx.Err() != nil {
+				return pos.Pos, err
 			}
 		}
+		if ended {
+			return ltx.Pos{}, ErrStopped
+		}
 		select {
-		case <-changed:
+		case <-changed: // closed, or opened again
 		case <-ctx.Done():
-			return ltx.Pos{}, s.waited(txid, ltx.Pos{}, context.Cause(ctx))
+			return ltx.Pos{}, context.Cause(ctx)
 		}
 	}
-}
-
-func (s *Subscriber) waited(txid ltx.TXID, at ltx.Pos, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("wait for %s of %s, it is at %s: %w", txid, s.cfg.DB, at.TXID, err)
 }

@@ -40,8 +40,11 @@ var quiet = slog.New(slog.DiscardHandler)
 // execute runs the command as main does, and returns what it printed.
 func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	defer time.AfterFunc(20*time.Second, cancel).Stop() // ends what should have ended by itself; no deadline, main has none
 	var out, errs strings.Builder
-	code = run(t.Context(), args, strings.NewReader(""), &out, &errs)
+	code = run(ctx, args, strings.NewReader(""), &out, &errs)
 	return code, out.String(), errs.String()
 }
 

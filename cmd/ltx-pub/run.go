@@ -28,7 +28,7 @@ type runCmd struct {
 	EmbeddedSyncInterval time.Duration `name:"embedded-sync-interval" default:"0s" help:"How long the embedded NATS may leave an acknowledged message unsynced; 0 syncs before each acknowledgement."`
 
 	Stream            string        `name:"stream" default:"LTX" help:"JetStream stream, created when absent."`
-	Replicas          int           `name:"replicas" default:"1" enum:"1,3,5" help:"Replicas of a stream that is created: 1, 3 or 5."`
+	Replicas          int           `name:"replicas" default:"1" enum:"1,3" help:"Replicas of a stream that is created: 1 or 3."`
 	Retain            time.Duration `name:"retain" default:"24h" help:"Age limit of a stream that is created; 0 keeps everything until an archiver trims it."`
 	PerTransaction    bool          `name:"per-transaction" help:"One LTX file per SQLite transaction instead of one per group of them."`
 	ForceReseed       bool          `name:"force-reseed" env:"-" noconfig:"" help:"Make this database the truth although the stream's is not its past. One database, command line only."`

@@ -12,12 +12,12 @@ import (
 // capturing must not.
 type backfiller struct {
 	work chan *wal.DB
-	done chan error
-	busy bool // owned by the capture loop: the database must stay open
+	done chan bool // all was backfilled
+	busy bool      // owned by the capture loop: the database must stay open
 }
 
 func newBackfiller() backfiller {
-	return backfiller{work: make(chan *wal.DB), done: make(chan error, 1)}
+	return backfiller{work: make(chan *wal.DB), done: make(chan bool, 1)}
 }
 
 // start starts the goroutine; stop ends it.
@@ -48,14 +48,16 @@ func (b *backfiller) begin(db *wal.DB) {
 	b.work <- db
 }
 
-// backfillOnce backfills as far as readers allow, unless somebody else is at it.
-func backfillOnce(ctx context.Context, db *wal.DB) error {
+// backfillOnce backfills as far as readers allow, unless somebody else is at it,
+// and reports whether that was all. What goes wrong shows in the restart.
+func backfillOnce(ctx context.Context, db *wal.DB) bool {
 	if err := db.TryLock(wal.Ckpt); err != nil {
-		return ignoreBusy(err)
+		return false
 	}
-	_, err := db.Backfill(ctx)
+	res, err := db.Backfill(ctx)
 	if err == nil {
 		err = db.SyncFile()
 	}
-	return errors.Join(err, db.Unlock(wal.Ckpt))
+	err = errors.Join(err, db.Unlock(wal.Ckpt))
+	return err == nil && res.Done()
 }

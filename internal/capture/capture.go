@@ -14,9 +14,6 @@ import (
 	"github.com/superfly/ltx"
 )
 
-// ErrDiverged is returned by Adopt when the database is not at the position.
-var ErrDiverged = errors.New("database is not at this position")
-
 // Capture is one primary. Open, then Adopt or Reseed where the chain cannot
 // simply go on, then Run; Next, Acked, Sync, Full and Stats may be called from
 // other goroutines meanwhile. Close after Run has returned.
@@ -34,18 +31,19 @@ type Capture struct {
 	enc    encoder
 	timing timing
 	unsure bool // the place in the WAL is unknown: compare before going on
+	left   remains
 
-	wake    chan struct{} // the -wal file changed, or something is wanted
-	arrived chan struct{} // the spool has a new file
-	syncs   chan chan syncResult
-	ckpt    backfiller
+	wake  chan struct{} // the -wal file changed, or something is wanted
+	syncs chan chan syncResult
+	ckpt  backfiller
 
 	mu struct {
 		sync.Mutex
-		pos    ltx.Pos
-		demand bool // Next waits for a file
-		full   bool // a full file is wanted
-		stats  Stats
+		pos     ltx.Pos
+		demand  bool          // Next waits for a file
+		arrived chan struct{} // closed with the next file; nil: nobody waits
+		full    bool          // a full file is wanted
+		stats   Stats
 	}
 }
 
@@ -53,9 +51,24 @@ type Capture struct {
 type primary struct {
 	keeper  *keeper.Keeper
 	db      *wal.DB
+	walPath string
+	dbID    wal.FileID
+	walID   wal.FileID
 	chain   wal.Chain // captured up to here
-	change  uint32    // change counter of the wal-index header there
+	change  counter   // of the wal-index header there
 	resting bool      // unpinned, because nothing happens
+}
+
+// remains are the files of a database that was replaced.
+type remains struct {
+	db, wal wal.FileID
+	path    string // of the WAL; "": none was replaced
+}
+
+// counter is the change counter of the wal-index, which counts transactions.
+type counter struct {
+	n     uint32
+	known bool
 }
 
 type syncResult struct {
@@ -72,13 +85,15 @@ func Open(ctx context.Context, cfg Config) (*Capture, error) {
 		return nil, err
 	}
 	c := &Capture{
-		cfg:     cfg,
-		wake:    make(chan struct{}, 1),
-		arrived: make(chan struct{}, 1),
-		syncs:   make(chan chan syncResult),
-		ckpt:    newBackfiller(),
+		cfg:   cfg,
+		wake:  make(chan struct{}, 1),
+		syncs: make(chan chan syncResult),
+		ckpt:  newBackfiller(),
 	}
 	if err := c.open(ctx); err != nil {
+		if errors.Is(err, ErrLocked) {
+			c.cfg.SoleOwner = false // the other one may be in this process
+		}
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
@@ -134,129 +149,6 @@ func (c *Capture) Close() error {
 // Writer returns the random id of the state directory.
 func (c *Capture) Writer() string { return c.state.writer }
 
-// Pos returns the position of the newest file in the spool; zero: nothing has
-// been captured yet.
-func (c *Capture) Pos() ltx.Pos {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.mu.pos
-}
-
-func (c *Capture) setPos(p ltx.Pos) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mu.pos = p
-}
-
-// PosAt returns the position after txid where the spool still knows it.
-func (c *Capture) PosAt(txid ltx.TXID) (ltx.Pos, bool) {
-	if p := c.Pos(); p.TXID == txid && txid != 0 {
-		return p, true
-	}
-	if f, ok := c.spool.find(txid); ok {
-		return f.Pos(), true
-	}
-	if f, ok := c.spool.find(txid + 1); ok {
-		return f.PrePos(), true
-	}
-	return ltx.Pos{}, false
-}
-
-// Next returns the first file beyond after, capturing what has been committed
-// when there is none yet, and waiting when nothing has.
-func (c *Capture) Next(ctx context.Context, after ltx.TXID) (File, error) {
-	for {
-		if f, ok := c.spool.after(after); ok {
-			c.setDemand(false)
-			return f, nil
-		}
-		c.setDemand(true)
-		poke(c.wake)
-		select {
-		case <-c.arrived:
-		case <-ctx.Done():
-			return File{}, context.Cause(ctx)
-		}
-	}
-}
-
-func (c *Capture) setDemand(v bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mu.demand = v
-}
-
-// Acked says that the stream has stored all files up to txid.
-func (c *Capture) Acked(txid ltx.TXID) error {
-	if err := c.spool.ack(txid, c.cfg.SpoolTail); err != nil {
-		return fmt.Errorf("trim spool: %w", err)
-	}
-	return nil
-}
-
-// Full asks for a full file to follow what has been captured.
-func (c *Capture) Full() {
-	c.mu.Lock()
-	c.mu.full = true
-	c.mu.Unlock()
-	poke(c.wake)
-}
-
-// Sync captures everything that was committed before the call, and returns the
-// position of the file that holds the last of it.
-func (c *Capture) Sync(ctx context.Context) (ltx.Pos, error) {
-	reply := make(chan syncResult, 1)
-	select {
-	case c.syncs <- reply:
-	case <-ctx.Done():
-		return ltx.Pos{}, context.Cause(ctx)
-	}
-	select {
-	case r := <-reply:
-		return r.pos, r.err
-	case <-ctx.Done():
-		return ltx.Pos{}, context.Cause(ctx)
-	}
-}
-
-// Adopt makes pos, at which a stream ends, the position of this database, if
-// the database's checksum proves it: ErrDiverged otherwise. Before Run.
-func (c *Capture) Adopt(ctx context.Context, pos ltx.Pos) error {
-	if err := c.pin(ctx); err != nil {
-		return err
-	}
-	res, err := compare(ctx, c.db, nil, nil)
-	if err != nil {
-		return err
-	}
-	if res.total() != pos.PostApplyChecksum {
-		return fmt.Errorf("%w: its checksum is %s, the position is %s", ErrDiverged, res.total(), pos)
-	}
-	if err := c.spool.clear(); err != nil {
-		return fmt.Errorf("clear spool: %w", err)
-	}
-	c.table.Reset(res.end.PageSize)
-	if err := c.table.Update(pos, res.count, res.pages()); err != nil {
-		return err
-	}
-	c.setPos(pos)
-	c.at(res.end, res.change)
-	return c.state.saveCursor(place{res.end.Salt, res.end.Frame, pos.TXID})
-}
-
-// Reseed makes the next file a full one that follows pos, at which a stream
-// ends (zero: an empty stream). What the spool holds is dropped. Before Run.
-func (c *Capture) Reseed(pos ltx.Pos) error {
-	if err := c.spool.clear(); err != nil {
-		return fmt.Errorf("clear spool: %w", err)
-	}
-	c.table.Reset(c.table.PageSize())
-	c.setPos(pos)
-	c.unsure = true
-	c.mu.full = true
-	return nil
-}
-
 // timing is when things last happened.
 type timing struct {
 	event      time.Time // the -wal file changed
@@ -264,6 +156,7 @@ type timing struct {
 	torn       time.Time // the wal-index header is torn since; zero: it is not
 	unpinned   time.Time // the pin is wanted and not to be had since
 	identified time.Time // the file was compared with its name
+	alone      time.Time // it was asked who else is there
 	asked      time.Time // who holds the WAL was asked for
 	tryCkpt    time.Time // not before may the WAL be restarted again
 	backoff    time.Duration

@@ -3,17 +3,18 @@ package capture
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/pagesum"
+	"github.com/ltxstream/ltxstream/internal/wal"
 	"github.com/ltxstream/ltxstream/testenv/child"
 	"github.com/ltxstream/ltxstream/testenv/oracle"
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
@@ -102,7 +103,9 @@ type running struct {
 // run starts a capture of cfg.Path and feeds s. Stopped by stop, or with the test.
 func run(t *testing.T, cfg Config, s *shadow) *running {
 	t.Helper()
-	cfg.SoleOwner = true
+	if cfg.Logger == nil {
+		cfg.Logger = quiet(t)
+	}
 	c, err := Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -173,13 +176,45 @@ func (r *running) settle() ltx.Pos {
 	}
 }
 
+func snapshotOf(t testing.TB, path string) *oracle.Snapshot {
+	t.Helper()
+	snap, err := oracle.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return snap
+}
+
+// openRaw opens a connection by a DSN of the driver.
+func openRaw(t testing.TB, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func openWAL(t testing.TB, path string) *wal.DB {
+	t.Helper()
+	w, err := wal.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
 // equal fails the test unless the database and the shadow hold the same bytes.
 func (r *running) equal(path string) {
 	r.t.Helper()
-	snap, err := oracle.Open(r.t.Context(), path)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	snap := snapshotOf(r.t, path)
 	defer snap.Close()
 	image, err := snap.Image(r.t.Context())
 	if err != nil {
@@ -264,23 +299,20 @@ func TestFollowsForeignWriter(t *testing.T) {
 }
 
 func TestGoesOnAfterStop(t *testing.T) {
-	for _, sig := range []syscall.Signal{0} {
-		_ = sig
-		path := seeded(t, sqlconn.Options{})
-		s := &shadow{}
-		for round := range 5 {
-			r := run(t, Config{Path: path}, s)
-			finish(t, write(t, writerSpec{Path: path, Seed: uint64(round), Statements: 100}))
-			r.settle()
-			r.stop()
-			// while it is down
-			finish(t, write(t, writerSpec{Path: path, Seed: 100 + uint64(round), Statements: 50 * round, Checkpoints: 10}))
-		}
+	path := seeded(t, sqlconn.Options{})
+	s := &shadow{}
+	for round := range 5 {
 		r := run(t, Config{Path: path}, s)
+		finish(t, write(t, writerSpec{Path: path, Seed: uint64(round), Statements: 100}))
 		r.settle()
-		r.equal(path)
-		if s.fulls != 1 {
-			t.Errorf("%d full files, want 1", s.fulls)
-		}
+		r.stop()
+		// while it is down
+		finish(t, write(t, writerSpec{Path: path, Seed: 100 + uint64(round), Statements: 50 * round, Checkpoints: 10}))
+	}
+	r := run(t, Config{Path: path}, s)
+	r.settle()
+	r.equal(path)
+	if s.fulls != 1 {
+		t.Errorf("%d full files, want 1", s.fulls)
 	}
 }

@@ -34,6 +34,8 @@ type Config struct {
 	Notifier *Notifier // shared by all databases of a process; nil: one of its own
 	Logger   *slog.Logger
 	Observer Observer
+
+	crash func(label string) // tests end the process in it; called at every durable step
 }
 
 // Observer is told of what happened, for metrics. Its functions may be nil;
@@ -74,6 +76,9 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.SpoolTail, DefaultSpoolTail)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.crash == nil {
+		c.crash = func(string) {}
 	}
 	return c, nil
 }

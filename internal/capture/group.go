@@ -114,19 +114,5 @@ func (r *groupReader) changed(c *changes, from wal.Chain) []change {
 	return out
 }
 
-// countCommits verifies the frames behind chain up to last and counts commits.
-func countCommits(db *wal.DB, chain wal.Chain, last uint32) (n uint32, err error) {
-	var r groupReader
-	s := scanState{chain: chain}
-	per := uint32(max(1, readChunk/chain.FrameSize()))
-	for s.chain.Frame < last {
-		r.buf, r.pages = r.buf[:0], r.pages[:0]
-		if err := r.readFrames(db, &s, min(per, last-s.chain.Frame), 1<<62); err != nil {
-			return 0, err
-		}
-	}
-	return uint32(s.commits), nil
-}
-
 // release lets go of large buffers: an idle database keeps none.
 func (r *groupReader) release() { r.buf, r.pages = nil, nil }

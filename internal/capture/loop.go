@@ -3,7 +3,6 @@ package capture
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/wal"
@@ -20,6 +19,7 @@ const (
 	tornSpan      = 50 * time.Millisecond  // a header torn for longer needs recovery
 	identifyEvery = 2 * time.Millisecond   // is it still the same file?
 	retryAfter    = 500 * time.Millisecond // after an error
+	pinnedRetry   = 40 * time.Millisecond  // … with the pin, which a checkpointer may wait for
 )
 
 // Run captures until the context ends, then captures what is committed by then
@@ -27,7 +27,7 @@ const (
 // may be on its way to be replaced), is tried again, and shows in Stats.
 func (c *Capture) Run(ctx context.Context) error {
 	c.watch()
-	defer func() { c.notifier.unwatch(c.cfg.Path + "-wal") }()
+	defer c.unwatch()
 	stop := c.ckpt.start()
 	defer stop()
 	c.loop(ctx)
@@ -40,7 +40,7 @@ func (c *Capture) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	h, err := c.look(ctx)
-	if err == nil && !c.unsure {
+	if err == nil && !c.unsure && c.db.Pinned() {
 		err = c.takeAll(ctx, h)
 	}
 	if err != nil {
@@ -54,13 +54,13 @@ func (c *Capture) loop(ctx context.Context) {
 	var waiting []chan syncResult
 	poll := time.Duration(0)
 	for {
-		err := c.step(ctx, len(waiting) > 0)
+		covered, err := c.step(ctx, len(waiting) > 0)
 		if ctx.Err() != nil {
 			c.answer(waiting, context.Cause(ctx))
 			return
 		}
 		c.noteError(err)
-		if err == nil && c.caughtUp() {
+		if covered {
 			c.answer(waiting, nil)
 			waiting = nil
 		}
@@ -72,9 +72,9 @@ func (c *Capture) loop(ctx context.Context) {
 			c.timing.event, poll = time.Now(), 0
 		case r := <-c.syncs:
 			waiting = append(waiting, r)
-		case err := <-c.ckpt.done:
+		case done := <-c.ckpt.done:
 			c.ckpt.busy = false
-			c.backOff(err == nil)
+			c.backOff(done)
 		}
 	}
 }
@@ -89,8 +89,10 @@ func (c *Capture) answer(waiting []chan syncResult, err error) {
 // after a write to the -wal file.
 func (c *Capture) nextPoll(err error, wanted bool, poll *time.Duration) time.Duration {
 	switch now := time.Now(); {
-	case errors.Is(err, errSlotsTaken):
+	case errors.Is(err, errUnsettled), errors.Is(err, errSlotsTaken), errors.Is(err, errSpoolFull) && c.db.Pinned():
 		return activePoll
+	case err != nil && c.db != nil && c.db.Pinned():
+		return pinnedRetry
 	case err != nil:
 		return retryAfter
 	case wanted:
@@ -109,38 +111,42 @@ func (c *Capture) nextPoll(err error, wanted bool, poll *time.Duration) time.Dur
 	}
 }
 
-// step looks at the database once and does what there is to do.
-func (c *Capture) step(ctx context.Context, wanted bool) error {
+// step looks at the database once and does what there is to do. covered: all
+// that was committed when it began has been captured.
+func (c *Capture) step(ctx context.Context, wanted bool) (covered bool, err error) {
 	h, err := c.look(ctx)
+	if errors.Is(err, errNotNow) {
+		return false, nil
+	}
 	if err != nil {
-		if errors.Is(err, errNotNow) {
-			return nil
-		}
-		return err
+		return false, err
 	}
 	if c.fullWanted() || c.unsure {
 		return c.recapture(ctx)
 	}
-	contended, err := c.contended()
+	contended, err := contended(c.db)
 	if err != nil {
-		return err
+		return false, err
 	}
+	defer c.picture(h)
 	if c.pending(h) {
 		c.timing.frames = time.Now()
 		if err := c.takePending(ctx, h, wanted || contended); err != nil {
-			return err
+			return false, errors.Join(err, c.stopWaiting(err, contended))
 		}
 	}
-	c.picture(h)
+	covered = c.covers(h)
 	if contended && c.yield(h) {
-		return nil
+		return covered, nil
 	}
-	return c.keepBounded(ctx, h)
+	return covered, c.keepBounded(ctx, h)
 }
 
 // takePending captures if somebody waits for it, or if it is time to make room.
 func (c *Capture) takePending(ctx context.Context, h wal.Header, wanted bool) error {
 	switch {
+	case !c.db.Pinned():
+		return nil // the checkpointer that it was let go for is not done
 	case !c.spoolHasRoom():
 		return errSpoolFull
 	case wanted:
@@ -151,180 +157,14 @@ func (c *Capture) takePending(ctx context.Context, h wal.Header, wanted bool) er
 	return nil
 }
 
-// look makes sure that the database is the one we know, and pinned unless there
-// is a reason, and that the captured place belongs to its WAL; then it returns
-// the header. Afterwards c.unsure tells that the place is unknown. errNotNow:
-// there is nothing to go by at the moment, look again soon.
-func (c *Capture) look(ctx context.Context) (wal.Header, error) {
-	if c.moved() {
-		if c.ckpt.busy {
-			return wal.Header{}, errNotNow // it still uses the files: its report wakes us
-		}
-		if err := c.reopen(ctx); err != nil {
-			return wal.Header{}, err
-		}
-	}
-	h, err := c.db.Header()
-	if errors.Is(err, wal.ErrTorn) || errors.Is(err, wal.ErrFormat) {
-		return wal.Header{}, c.recoverIndex(ctx)
-	}
-	if err != nil {
-		return wal.Header{}, err
-	}
-	c.timing.torn = time.Time{}
-	if c.db.Pinned() {
-		return c.follow(h)
-	}
-	return c.repin(h)
-}
-
-// moved reports whether the name leads to another file than the one open.
-func (c *Capture) moved() bool {
-	if c.db == nil {
-		return true
-	}
-	now := time.Now()
-	if now.Sub(c.timing.identified) < identifyEvery {
-		return false
-	}
-	c.timing.identified = now
-	return c.db.Moved()
-}
-
-// recoverIndex lets SQLite recover a wal-index whose writer died in the middle
-// of a store, once nobody else has done so.
-func (c *Capture) recoverIndex(ctx context.Context) error {
-	now := time.Now()
-	if c.timing.torn.IsZero() {
-		c.timing.torn = now
-	}
-	if now.Sub(c.timing.torn) < tornSpan {
-		return errNotNow
-	}
-	c.cfg.Logger.Info("wal-index is torn, asking sqlite to recover it", "path", c.cfg.Path)
-	c.timing.torn = now
-	if err := c.keeper.Touch(ctx); err != nil {
-		return err
-	}
-	return errNotNow
-}
-
-// follow handles a changed generation under the pin. Only the first writer of an
-// empty WAL can have changed the salts then: nothing was captured of the
-// generation, and nothing was missed.
-func (c *Capture) follow(h wal.Header) (wal.Header, error) {
-	if c.unsure || h.Salt == c.chain.Salt && h.MaxFrame >= c.chain.Frame {
-		return h, nil
-	}
-	if c.chain.Frame == 0 {
-		return h, c.beginGeneration(h)
-	}
-	c.cfg.Logger.Info("wal was recovered under the pin, comparing", "path", c.cfg.Path)
-	c.unsure = true
-	return h, nil
-}
-
-func (c *Capture) beginGeneration(h wal.Header) error {
-	size := c.chain.PageSize
-	if h.MaxFrame > 0 {
-		size = h.PageSize
-	}
-	if size != c.table.PageSize() {
-		c.unsure = true
+// stopWaiting lets go of the pin where a checkpointer waits for it and nothing
+// can be captured because of err.
+func (c *Capture) stopWaiting(err error, contended bool) error {
+	if !contended {
 		return nil
 	}
-	c.chain = wal.Chain{PageSize: size, BigEndian: h.BigEndian, Salt: h.Salt}
-	return c.state.saveCursor(place{h.Salt, 0, c.Pos().TXID})
-}
-
-// repin takes the pin again, when it is time, and finds out whether anything was
-// missed meanwhile.
-func (c *Capture) repin(h wal.Header) (wal.Header, error) {
-	same := !c.unsure && h.Salt == c.chain.Salt && h.MaxFrame == c.chain.Frame
-	if same && c.resting {
-		return h, nil
-	}
-	if same {
-		if contended, err := c.contended(); err != nil || contended {
-			return h, err // the checkpointer that we let go for is not done
-		}
-	}
-	if err := c.db.Pin(); err != nil {
-		return h, c.slotsTaken(err)
-	}
-	c.resting, c.timing.unpinned = false, time.Time{}
-	h, err := c.db.Header()
-	if err != nil || c.unsure || h.Salt == c.chain.Salt && h.MaxFrame >= c.chain.Frame {
-		return h, err
-	}
-	return h, c.account(h)
-}
-
-// slotsTaken turns a pin that is busy into an error only where that lasts: a
-// restart by somebody else takes all slots for an instant.
-func (c *Capture) slotsTaken(err error) error {
-	now := time.Now()
-	c.resting = false
-	if c.timing.unpinned.IsZero() {
-		c.timing.unpinned = now
-	}
-	switch {
-	case !errors.Is(err, wal.ErrBusy):
-		return err
-	case now.Sub(c.timing.unpinned) < time.Second:
-		return errNotNow
-	default:
-		return errSlotsTaken
-	}
-}
-
-// account decides whether a generation that began while the pin was not held
-// holds everything that was committed since: the wal-index counts transactions,
-// and restarts do not reset the count. If the generation holds as many commits
-// as the count has grown by, nothing is missing and capture goes on at its start.
-func (c *Capture) account(h wal.Header) error {
-	n, err := c.commitsIn(h)
-	if err != nil || c.change == 0 || h.Change-c.change != n {
-		c.cfg.Logger.Info("wal was restarted meanwhile, comparing", "path", c.cfg.Path, "commits", n, "counted", h.Change-c.change, "err", err)
-		c.unsure = true
-		return nil
-	}
-	return c.beginGeneration(h)
-}
-
-// commitsIn counts the commits in the current generation.
-func (c *Capture) commitsIn(h wal.Header) (uint32, error) {
-	if h.MaxFrame == 0 {
-		return 0, nil
-	}
-	chain, err := c.startOf(h)
-	if err != nil {
-		return 0, err
-	}
-	return countCommits(c.db, chain, h.MaxFrame)
-}
-
-// startOf returns the chain at the start of the generation of h.
-func (c *Capture) startOf(h wal.Header) (wal.Chain, error) {
-	fh, sum, err := c.db.FileHeader()
-	if err != nil {
-		return wal.Chain{}, err
-	}
-	if fh.Salt != h.Salt {
-		return wal.Chain{}, fmt.Errorf("wal header has other salts than the wal-index: %w", wal.ErrChain)
-	}
-	return wal.StartChain(fh, sum), nil
-}
-
-// pending reports whether h has frames that were not captured.
-func (c *Capture) pending(h wal.Header) bool { return h.MaxFrame > c.chain.Frame }
-
-func (c *Capture) caughtUp() bool {
-	if c.db == nil || c.unsure {
-		return false
-	}
-	h, err := c.db.Header()
-	return err == nil && h.Salt == c.chain.Salt && h.MaxFrame == c.chain.Frame
+	c.cfg.Logger.Debug("letting go of the wal uncaptured, for a checkpointer of the application waits", "path", c.cfg.Path, "err", err)
+	return c.letGo()
 }
 
 func (c *Capture) demanded() bool {
@@ -342,49 +182,6 @@ func (c *Capture) fullWanted() bool {
 func (c *Capture) spoolHasRoom() bool {
 	_, bytes := c.spool.usage()
 	return bytes < c.cfg.SpoolLimit
-}
-
-// contended reports whether somebody else holds WRITE and CKPT at once: a
-// checkpointer that waits for readers, and holds back every writer meanwhile.
-func (c *Capture) contended() (bool, error) {
-	for _, l := range []wal.Lock{wal.Ckpt, wal.Write} {
-		if h, err := c.db.Holder(l); err != nil || !h.Held {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// yield lets go of the pin for such a checkpointer, once there is nothing that
-// a restart could make us miss.
-func (c *Capture) yield(h wal.Header) bool {
-	now, err := c.db.Header()
-	if !c.db.Pinned() || err != nil || now != h || c.pending(now) || c.db.Backfilled() != now.MaxFrame {
-		return false
-	}
-	c.change = now.Change
-	if err := c.db.Unpin(); err != nil {
-		return false
-	}
-	c.count(func(s *Stats) { s.Yields++ })
-	if c.cfg.Observer.Yielded != nil {
-		c.cfg.Observer.Yielded()
-	}
-	return true
-}
-
-// rest lets go of the pin of a database on which nothing happens, so that
-// whoever wants to checkpoint it need not wait for us. An empty WAL stays
-// pinned: its first writer may choose any salts.
-func (c *Capture) rest(h wal.Header) error {
-	if time.Since(c.timing.frames) < idleAfter || h.MaxFrame == 0 || c.pending(h) || !c.db.Pinned() {
-		return nil
-	}
-	c.change = h.Change
-	c.resting = true
-	c.reader.release()
-	c.enc.release()
-	return c.db.Unpin()
 }
 
 var (

@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	child.Dispatch(child.Jobs{"writer": writerJob})
+	child.Dispatch(child.Jobs{"writer": writerJob, "capture": captureJob})
 	goleak.VerifyTestMain(m)
 }
 

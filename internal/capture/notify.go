@@ -1,22 +1,24 @@
 package capture
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/fsnotify/fsnotify"
 )
 
-// Notifier tells captures that a -wal file was written. One serves any number
-// of databases: the operating system limits how many watchers there can be.
+// Notifier tells captures that a -wal file was written or a database file was
+// replaced. One serves any number of databases: the operating system limits how
+// many watchers there can be. It watches their directories.
 type Notifier struct {
 	w    *fsnotify.Watcher
 	done chan struct{}
 	mu   struct {
 		sync.Mutex
-		wake map[string]chan struct{}
+		wake map[string]chan struct{} // by file
+		dirs map[string]int           // how many of the files are in them
 	}
 }
 
@@ -28,6 +30,7 @@ func NewNotifier() (*Notifier, error) {
 	}
 	n := &Notifier{w: w, done: make(chan struct{})}
 	n.mu.wake = map[string]chan struct{}{}
+	n.mu.dirs = map[string]int{}
 	go n.run()
 	return n, nil
 }
@@ -47,7 +50,9 @@ func (n *Notifier) run() {
 			if !ok {
 				return
 			}
-			n.notify(ev.Name)
+			if ev.Op != fsnotify.Write || strings.HasSuffix(ev.Name, "-wal") { // a checkpoint writes to the database
+				n.notify(ev.Name)
+			}
 		case _, ok := <-n.w.Errors:
 			if !ok {
 				return
@@ -84,21 +89,33 @@ func poke(ch chan struct{}) {
 // the net under it: a file that cannot be watched is no error.
 func (n *Notifier) watch(path string, ch chan struct{}) error {
 	path = filepath.Clean(path)
+	dir := filepath.Dir(path)
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.wake[path] == nil {
+		n.mu.dirs[dir]++
+	}
 	n.mu.wake[path] = ch
-	n.mu.Unlock()
-	if err := n.w.Add(path); err != nil {
-		return fmt.Errorf("watch %s: %w", path, err)
+	if n.mu.dirs[dir] > 1 {
+		return nil
+	}
+	if err := n.w.Add(dir); err != nil {
+		return fmt.Errorf("watch %s: %w", dir, err)
 	}
 	return nil
 }
 
 func (n *Notifier) unwatch(path string) {
 	path = filepath.Clean(path)
+	dir := filepath.Dir(path)
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.wake[path] == nil {
+		return
+	}
 	delete(n.mu.wake, path)
-	n.mu.Unlock()
-	if err := n.w.Remove(path); err != nil && !errors.Is(err, fsnotify.ErrNonExistentWatch) {
-		return // gone with its file, or with the watcher
+	if n.mu.dirs[dir]--; n.mu.dirs[dir] == 0 {
+		delete(n.mu.dirs, dir)
+		_ = n.w.Remove(dir) // gone with its directory, or with the watcher
 	}
 }

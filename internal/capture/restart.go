@@ -26,6 +26,9 @@ const (
 // would fail while we hold CKPT (SQLite does not wait for that lock), until the
 // WAL is several times its soft limit.
 func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
+	if c.emptyWanted(h) {
+		return c.empty(ctx, h)
+	}
 	if !c.overLimit(h, 1) {
 		return c.rest(h)
 	}
@@ -38,7 +41,7 @@ func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 		}
 		return nil
 	}
-	done, err := c.restartWAL(ctx)
+	done, err := c.restartWAL(ctx, nil)
 	c.backOff(done)
 	return err
 }
@@ -58,8 +61,9 @@ func (c *Capture) backOff(done bool) {
 }
 
 // restartWAL captures what is left, and restarts the WAL under WRITE and CKPT.
-// It gives up, without harm, where that would keep writers waiting.
-func (c *Capture) restartWAL(ctx context.Context) (bool, error) {
+// It gives up, without harm, where that would keep writers waiting. Unless nil,
+// then runs after a restart, before anybody can write.
+func (c *Capture) restartWAL(ctx context.Context, then func() error) (bool, error) {
 	if ok, err := c.catchUp(ctx); err != nil || !ok {
 		return false, err
 	}
@@ -67,7 +71,7 @@ func (c *Capture) restartWAL(ctx context.Context) (bool, error) {
 		return false, ignoreBusy(err)
 	}
 	locked := time.Now()
-	done, err := c.restartLocked(ctx)
+	done, err := c.restartLocked(ctx, then)
 	err = errors.Join(err, c.db.Unlock(wal.Write))
 	c.restarted(done, time.Since(locked))
 	return done, err
@@ -94,7 +98,7 @@ func (c *Capture) catchUp(ctx context.Context) (bool, error) {
 }
 
 // restartLocked holds WRITE: the frames that are there now are the last ones.
-func (c *Capture) restartLocked(ctx context.Context) (bool, error) {
+func (c *Capture) restartLocked(ctx context.Context, then func() error) (bool, error) {
 	h, err := c.db.Header()
 	if err != nil || h.Salt != c.chain.Salt || h.MaxFrame == 0 || h.MaxFrame-c.chain.Frame > 4*fewToTake {
 		return false, err
@@ -106,6 +110,9 @@ func (c *Capture) restartLocked(ctx context.Context) (bool, error) {
 		return false, ignoreBusy(err)
 	}
 	done, err := c.restartFilled(ctx, h)
+	if done && then != nil {
+		err = errors.Join(err, then())
+	}
 	return done, errors.Join(err, c.db.Unlock(wal.Ckpt))
 }
 
@@ -119,14 +126,17 @@ func (c *Capture) restartFilled(ctx context.Context, h wal.Header) (bool, error)
 		return false, err
 	}
 	next := wal.NextGeneration(h)
-	if err := c.state.saveCursor(place{next.Salt, 0, c.Pos().TXID}); err != nil {
+	start := wal.Chain{PageSize: h.PageSize, BigEndian: h.BigEndian, Salt: next.Salt}
+	if err := c.saveCursor(slotNext, start); err != nil {
 		return false, err
 	}
+	c.cfg.crash("restart")
 	if ok, err := c.restartWithin(ctx, next, readersWait); !ok {
 		return false, err
 	}
-	c.chain = wal.Chain{PageSize: h.PageSize, BigEndian: h.BigEndian, Salt: next.Salt}
-	c.change = next.Change
+	c.cfg.crash("restarted")
+	c.chain = start
+	c.counted(next.Change)
 	return true, nil
 }
 

@@ -24,10 +24,11 @@ import (
 // writes; then the last frame of each page in the WAL takes precedence over
 // whatever was read. What remains from the file cannot have changed meanwhile.
 type comparison struct {
-	db   *wal.DB
-	keep func(pgno uint32, sum ltx.Checksum) bool
-	out  *os.File // pages kept; nil: none are
+	out     *os.File // pages kept; nil: none are
+	keep    func(pgno uint32, sum ltx.Checksum) bool
+	breathe func(ctx context.Context, settle func(wal.Header) error) error // between two reads; may be nil
 
+	db       *wal.DB
 	pageSize uint32
 	w        *bufio.Writer
 	size     int64
@@ -65,8 +66,8 @@ func (c compared) pages() []pagesum.Page {
 	return ps
 }
 
-// compare runs a comparison. out may be nil where only checksums are wanted.
-func compare(ctx context.Context, db *wal.DB, out *os.File, keep func(uint32, ltx.Checksum) bool) (compared, error) {
+// compare runs c on db.
+func compare(ctx context.Context, db *wal.DB, c comparison) (compared, error) {
 	if !db.Pinned() {
 		return compared{}, errors.New("compare database: the wal is not pinned")
 	}
@@ -74,9 +75,9 @@ func compare(ctx context.Context, db *wal.DB, out *os.File, keep func(uint32, lt
 	if err != nil {
 		return compared{}, fmt.Errorf("compare database: %w", err)
 	}
-	c := &comparison{db: db, keep: keep, out: out, pageSize: size}
-	if out != nil {
-		c.w = bufio.NewWriterSize(out, readChunk)
+	c.db, c.pageSize = db, size
+	if c.out != nil {
+		c.w = bufio.NewWriterSize(c.out, readChunk)
 	}
 	res, err := c.run(ctx)
 	if err != nil {
@@ -105,52 +106,50 @@ func pageSizeOf(db *wal.DB) (uint32, error) {
 	return 65536, nil
 }
 
-// pageCountOf returns the size of the database in pages at header h.
-func pageCountOf(db *wal.DB, h wal.Header, pageSize uint32) (uint32, error) {
-	if h.MaxFrame > 0 {
-		return h.PageCount, nil
-	}
-	size, err := db.FileSize()
+// stateOf returns the current header and the size of the database in pages. The
+// size of the file is asked for first: if the WAL is empty after that, it is
+// the size that belongs to the header. As in SQLite, a part of a page counts.
+func (c *comparison) stateOf() (wal.Header, uint32, error) {
+	size, err := c.db.FileSize()
 	if err != nil {
-		return 0, err
+		return wal.Header{}, 0, err
 	}
-	return uint32(size / int64(pageSize)), nil
+	h, err := c.db.Header()
+	if err != nil {
+		return wal.Header{}, 0, err
+	}
+	if h.MaxFrame > 0 {
+		return h, h.PageCount, nil
+	}
+	return h, uint32((size + int64(c.pageSize) - 1) / int64(c.pageSize)), nil
 }
 
 // run reads the file until it has as many pages as the database, then settles
 // on the commit whose header it saw last: after the last read of the file.
 func (c *comparison) run(ctx context.Context) (compared, error) {
 	for {
-		h, err := c.db.Header()
+		h, count, err := c.stateOf()
 		if err != nil {
 			return compared{}, err
 		}
-		count, err := pageCountOf(c.db, h, c.pageSize)
-		if err != nil {
-			return compared{}, err
-		}
-		if have := uint32(len(c.sums)); have < count || have == 0 && count == 0 {
-			if count == 0 {
-				return compared{}, errEmpty
-			}
+		switch have := uint32(len(c.sums)); {
+		case count == 0:
+			return compared{}, errEmpty
+		case have >= count:
+			return c.settle(ctx, h, count)
+		default:
 			if err := c.readFile(ctx, have+1, count); err != nil {
 				return compared{}, err
 			}
-			continue
 		}
-		return c.settle(ctx, h, count)
 	}
 }
 
 // settle lays the pages of the WAL up to h over what was read.
 func (c *comparison) settle(ctx context.Context, h wal.Header, count uint32) (compared, error) {
-	c.sums, c.kept = c.sums[:count], c.kept[:count]
-	end := wal.Chain{PageSize: c.pageSize, BigEndian: h.BigEndian, Salt: h.Salt}
-	if h.MaxFrame > 0 {
-		var err error
-		if end, err = c.overlay(ctx, h); err != nil {
-			return compared{}, err
-		}
+	end, err := c.lay(ctx, h, count)
+	if err != nil {
+		return compared{}, err
 	}
 	if c.w != nil {
 		if err := c.w.Flush(); err != nil {
@@ -160,13 +159,45 @@ func (c *comparison) settle(ctx context.Context, h wal.Header, count uint32) (co
 	return compared{count: count, end: end, change: h.Change, sums: c.sums, kept: c.kept}, nil
 }
 
-// readFile reads the pages first..last of the database file.
+func (c *comparison) lay(ctx context.Context, h wal.Header, count uint32) (end wal.Chain, err error) {
+	n := min(int(count), len(c.sums))
+	c.sums, c.kept = c.sums[:n], c.kept[:n]
+	if h.MaxFrame == 0 {
+		return wal.Chain{PageSize: c.pageSize, BigEndian: h.BigEndian, Salt: h.Salt}, nil
+	}
+	return c.overlay(ctx, h)
+}
+
+// pause lets others have their turn. While they do, what was read so far is as
+// of one commit.
+func (c *comparison) pause(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if c.breathe == nil {
+		return nil
+	}
+	return c.breathe(ctx, func(h wal.Header) error {
+		count := h.PageCount
+		if h.MaxFrame == 0 {
+			count = ^uint32(0) >> 1 // as it was since the first page was read
+		}
+		_, err := c.lay(ctx, h, count)
+		return err
+	})
+}
+
+// readFile reads pages of the database file from first on, up to last unless
+// the database has become smaller in a pause.
 func (c *comparison) readFile(ctx context.Context, first, last uint32) error {
 	per := uint32(max(1, readChunk/int(c.pageSize)))
 	buf := make([]byte, int(per)*int(c.pageSize))
 	for pgno := first; pgno <= last; {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		if err := c.pause(ctx); err != nil {
+			return err
+		}
+		if len(c.sums) < int(pgno-1) {
+			return nil
 		}
 		n := min(per, last-pgno+1)
 		b := buf[:n*c.pageSize]
@@ -207,14 +238,13 @@ func (c *comparison) put(pgno uint32, page []byte) error {
 
 // overlay verifies the WAL up to h and puts the last frame of each page.
 func (c *comparison) overlay(ctx context.Context, h wal.Header) (wal.Chain, error) {
-	fh, sum, err := c.db.FileHeader()
+	chain, err := startOf(c.db, h)
 	if err != nil {
 		return wal.Chain{}, err
 	}
-	if fh.Salt != h.Salt || fh.PageSize != c.pageSize {
-		return wal.Chain{}, fmt.Errorf("wal header does not match the wal-index: %w", wal.ErrChain)
+	if chain.PageSize != c.pageSize {
+		return wal.Chain{}, fmt.Errorf("wal has pages of %d bytes, the database of %d: %w", chain.PageSize, c.pageSize, wal.ErrChain)
 	}
-	chain := wal.StartChain(fh, sum)
 	pages, err := verifyFrames(ctx, c.db, &chain, h.MaxFrame)
 	if err != nil {
 		return wal.Chain{}, err

@@ -245,6 +245,15 @@ func (s *spool) trim(txid ltx.TXID, tail int64) (paths []string) {
 	return paths
 }
 
+// release lets go of memory: an idle database keeps none.
+func (s *spool) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.mu.files {
+		s.mu.files[i].data = nil
+	}
+}
+
 // clear removes every file: the chain begins anew with a full file.
 func (s *spool) clear() error {
 	s.mu.Lock()
@@ -253,7 +262,7 @@ func (s *spool) clear() error {
 	for _, f := range s.mu.files {
 		errs = append(errs, os.Remove(f.path))
 	}
-	s.mu.files, s.mu.pending, s.mu.tail = nil, 0, 0
+	s.mu.files, s.mu.acked, s.mu.pending, s.mu.tail = nil, 0, 0, 0
 	return errors.Join(errs...)
 }
 

@@ -2,19 +2,15 @@ package capture
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/ltxstream/ltxstream/internal/wal"
-	"github.com/superfly/ltx"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,7 +23,7 @@ type state struct {
 	dir    string
 	lock   *os.File
 	writer string
-	cursor *os.File
+	cursor cursor
 }
 
 func openState(dir string) (*state, error) {
@@ -49,27 +45,23 @@ func (s *state) open() (err error) {
 		holder, _ := io.ReadAll(io.LimitReader(s.lock, 32))
 		return fmt.Errorf("%w (pid %s)", ErrLocked, strings.TrimSpace(string(holder)))
 	}
-	if err := errors.Join(s.lock.Truncate(0), writeAt(s.lock, fmt.Appendf(nil, "%d\n", os.Getpid()))); err != nil {
+	if err := s.lock.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := s.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0); err != nil {
 		return err
 	}
 	if s.writer, err = loadWriter(filepath.Join(s.dir, "writer")); err != nil {
 		return err
 	}
-	s.cursor, err = os.OpenFile(filepath.Join(s.dir, "cursor"), os.O_RDWR|os.O_CREATE, 0o644)
-	return err
-}
-
-func writeAt(f *os.File, b []byte) error {
-	_, err := f.WriteAt(b, 0)
+	s.cursor, err = openCursor(filepath.Join(s.dir, "cursor"))
 	return err
 }
 
 func (s *state) close() error {
-	var errs []error
-	for _, f := range []*os.File{s.cursor, s.lock} {
-		if f != nil {
-			errs = append(errs, f.Close())
-		}
+	errs := []error{s.cursor.close()}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -90,56 +82,4 @@ func loadWriter(path string) (string, error) {
 		return "", err
 	}
 	return id, os.Rename(path+tempSuffix, path)
-}
-
-// A place is a position in the WAL and the transaction that it stands for.
-type place struct {
-	salt  wal.Salt
-	frame uint32
-	txid  ltx.TXID
-}
-
-const cursorSize = 24
-
-// saveCursor records a place that no LTX file records: that of a generation
-// from which nothing has been captured yet. Not synced.
-func (s *state) saveCursor(p place) error {
-	var b [cursorSize]byte
-	le := binary.LittleEndian
-	le.PutUint32(b[0:], p.salt[0])
-	le.PutUint32(b[4:], p.salt[1])
-	le.PutUint32(b[8:], p.frame)
-	le.PutUint64(b[12:], uint64(p.txid))
-	le.PutUint32(b[20:], crc32.ChecksumIEEE(b[:20]))
-	if err := writeAt(s.cursor, b[:]); err != nil {
-		return fmt.Errorf("write cursor: %w", err)
-	}
-	return nil
-}
-
-// loadCursor returns the recorded place; ok is false where none is readable.
-func (s *state) loadCursor() (p place, ok bool) {
-	var b [cursorSize]byte
-	if _, err := s.cursor.ReadAt(b[:], 0); err != nil {
-		return place{}, false
-	}
-	le := binary.LittleEndian
-	if le.Uint32(b[20:]) != crc32.ChecksumIEEE(b[:20]) {
-		return place{}, false
-	}
-	return place{
-		salt:  wal.Salt{le.Uint32(b[0:]), le.Uint32(b[4:])},
-		frame: le.Uint32(b[8:]),
-		txid:  ltx.TXID(le.Uint64(b[12:])),
-	}, true
-}
-
-// placeOf returns the place that an LTX file's header records.
-func placeOf(f File) place {
-	h := f.Header
-	return place{
-		salt:  wal.Salt{h.WALSalt1, h.WALSalt2},
-		frame: wal.FramesIn(h.WALOffset+h.WALSize, h.PageSize),
-		txid:  h.MaxTXID,
-	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/internal/wal"
@@ -31,9 +30,12 @@ func (c *Capture) takeAll(ctx context.Context, h wal.Header) error {
 // take captures one group of the frames up to h.
 func (c *Capture) take(h wal.Header) error {
 	if c.chain.Frame == 0 {
-		start, err := c.startOf(h)
+		start, err := startOf(c.db, h)
 		if err != nil {
 			return c.doubt(err)
+		}
+		if start.PageSize != c.table.PageSize() {
+			return c.doubt(fmt.Errorf("pages of %d bytes, were %d: %w", start.PageSize, c.table.PageSize(), wal.ErrFormat))
 		}
 		c.chain = start
 	}
@@ -51,8 +53,9 @@ func (c *Capture) take(h wal.Header) error {
 	if err := c.commit(ch); err != nil {
 		return err
 	}
+	c.change.known = false
 	if c.chain.Frame == h.MaxFrame {
-		c.change = h.Change
+		c.counted(h.Change)
 	}
 	return nil
 }
@@ -67,12 +70,12 @@ func (c *Capture) doubt(err error) error {
 	return nil
 }
 
-// commit makes one LTX file of ch: spool, then table, then position.
+// commit makes one LTX file of ch: spool, then table, then cursor and position.
 func (c *Capture) commit(ch *changes) error {
 	pos := c.Pos()
 	h := c.enc.header(ch, pos.TXID+1, pos.PostApplyChecksum)
-	path := c.spool.path(h.MaxTXID, ch.full)
-	f, sums, err := c.enc.write(c.db, ch, h, path, func(sums []pagesum.Page) ltx.Checksum {
+	c.cfg.crash("spool")
+	f, sums, err := c.enc.write(c.db, ch, h, c.spool.path(h.MaxTXID, ch.full), func(sums []pagesum.Page) ltx.Checksum {
 		if ch.full {
 			return totalOf(sums)
 		}
@@ -81,18 +84,28 @@ func (c *Capture) commit(ch *changes) error {
 	if err != nil {
 		return err
 	}
+	c.cfg.crash("spooled")
+	if err := c.record(f, ch, sums); err != nil {
+		return errors.Join(err, os.Remove(f.path)) // nobody has seen it
+	}
+	c.cfg.crash("table")
+	c.setPos(f.Pos())
+	c.spool.add(f)
+	c.chain = ch.end
+	c.announce()
+	c.captured(f, ch)
+	return c.saveCursor(slotNow, ch.end)
+}
+
+// record enters f into the table. Where that fails the table may describe no
+// position any more: a full file follows then.
+func (c *Capture) record(f File, ch *changes, sums []pagesum.Page) error {
 	if ch.full && (c.table.PageSize() != ch.pageSize || c.table.Count() > 0) {
 		c.table.Reset(ch.pageSize)
 	}
 	if err := c.table.Update(f.Pos(), ch.count, sums); err != nil {
 		return fmt.Errorf("record captured pages: %w", err)
 	}
-	c.setPos(f.Pos())
-	c.setDemand(false)
-	c.spool.add(f)
-	c.chain = ch.end
-	poke(c.arrived)
-	c.captured(f, ch)
 	return nil
 }
 
@@ -102,59 +115,4 @@ func totalOf(sums []pagesum.Page) ltx.Checksum {
 		x ^= s.Sum &^ ltx.ChecksumFlag
 	}
 	return x
-}
-
-// recapture compares the database with the table and captures what differs, or,
-// where a full file is wanted or needed, all of it.
-func (c *Capture) recapture(ctx context.Context) error {
-	if err := c.pin(ctx); err != nil {
-		return err
-	}
-	started := time.Now()
-	size, err := pageSizeOf(c.db)
-	if isEOF(err) {
-		return nil // an empty file: nothing was ever committed
-	}
-	if err != nil {
-		return err
-	}
-	full := c.fullWanted() || c.table.PageSize() != size || c.Pos().IsZero()
-	patch, err := patchFile(c.cfg.StateDir)
-	if err != nil {
-		return err
-	}
-	defer patch.Close()
-	res, err := compare(ctx, c.db, patch, func(pgno uint32, sum ltx.Checksum) bool {
-		return full || c.table.Get(pgno) != sum
-	})
-	if errors.Is(err, errEmpty) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := c.commitCompared(res, patch, size, full); err != nil {
-		return err
-	}
-	c.compared(time.Since(started), int(res.count))
-	return nil
-}
-
-func (c *Capture) commitCompared(res compared, patch *os.File, size uint32, full bool) error {
-	ch := res.changes(patch, size)
-	ch.full = full
-	if len(ch.pages) > 0 || ch.count != c.table.Count() {
-		if err := c.commit(ch); err != nil {
-			return err
-		}
-	}
-	c.at(res.end, res.change)
-	c.setFull(false)
-	return c.state.saveCursor(place{res.end.Salt, res.end.Frame, c.Pos().TXID})
-}
-
-func (c *Capture) setFull(v bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mu.full = v
 }

@@ -111,6 +111,7 @@ func (f *Feed) disconnect() {
 func (f *Feed) receive(ctx context.Context) (delivery, error) {
 	c := f.con
 	c.ack(false)
+	f.dealtWith()
 	for {
 		wait, cancel := context.WithTimeout(ctx, c.idle)
 		msg, err := c.it.Next(jetstream.NextContext(wait))
@@ -130,6 +131,19 @@ func (f *Feed) receive(ctx context.Context) (delivery, error) {
 	}
 }
 
+// dealtWith counts the delivery before as no longer pending, unless a file is
+// half joined.
+func (f *Feed) dealtWith() {
+	n := f.stats.pending.Load()
+	if n == 0 || f.asm.busy() || f.con.received == 0 {
+		return
+	}
+	f.stats.pending.Store(n - 1)
+	if n == 1 {
+		f.stats.since.Store(0)
+	}
+}
+
 // order holds a delivery against the one before. Consumer sequences count
 // from 1 after a reset: a hole means that a delivery was lost on its way.
 func (f *Feed) order(msg jetstream.Msg) (delivery, error) {
@@ -145,6 +159,8 @@ func (f *Feed) order(msg jetstream.Msg) (delivery, error) {
 	c.unacked++
 	c.ackable = msg // dealt with when the next one is asked for
 	f.stats.lastSeq.Store(c.seen)
+	f.stats.pending.Store(md.NumPending + 1)
+	f.stats.since.CompareAndSwap(0, md.Timestamp.UnixNano())
 	return delivery{msg: msg, seq: md.Sequence.Stream, at: md.Timestamp}, nil
 }
 

@@ -46,6 +46,12 @@ type Stats struct {
 	Files, Bytes                      uint64 // handed out
 	Damaged, Stale, Replayed, Resyncs uint64 // messages skipped; consumer resets
 	LastSeq                           uint64 // last stream sequence received
+	// Pending is how many messages of the database the stream holds beyond
+	// what was dealt with, as far as is known.
+	Pending uint64
+	// Since is when, by the server's clock, the oldest of what is pending came
+	// after nothing had been; zero when nothing is pending.
+	Since time.Time
 }
 
 // Feed hands out the files of one database in order. Its methods, save Stats,
@@ -58,20 +64,24 @@ type Feed struct {
 	ver  verifier
 	idle time.Duration // first watchdog interval
 
-	pos      ltx.Pos // of the newest file handed out
-	seq      uint64  // everything up to here has been dealt with
-	epoch    uint64  // newest claim seen up to seq
-	posEpoch uint64  // claim under which the file at pos was written, 0: unknown
-	writer   string  // who wrote the file at pos, "": unknown
-	sought   bool    // Seek has been called
-	located  bool    // seq was compared with the stream since the last connect
-	badBase  uint64  // newest full file that turned out to be damaged
+	pos      ltx.Pos   // of the newest file handed out
+	seq      uint64    // everything up to here has been dealt with
+	epoch    uint64    // newest claim seen up to seq
+	posEpoch uint64    // claim under which the file at pos was written, 0: unknown
+	writer   string    // who wrote the file at pos, "": unknown
+	sought   bool      // Seek has been called
+	located  bool      // seq was compared with the stream since the last connect
+	badBase  uint64    // newest full file that turned out to be damaged
+	noBaseAt time.Time // when a scan for a full file found none
 
 	con    *connection
 	status chan nats.Status
 
 	stats struct {
 		files, bytes, damaged, stale, replayed, resyncs, lastSeq atomic.Uint64
+
+		pending atomic.Uint64
+		since   atomic.Int64 // Unix nanoseconds, 0: nothing is pending
 	}
 }
 
@@ -148,11 +158,16 @@ func (f *Feed) Head(ctx context.Context) (stream.Head, error) {
 
 // Stats returns the counters. It may be called from any goroutine.
 func (f *Feed) Stats() Stats {
-	return Stats{
+	s := Stats{
 		Files: f.stats.files.Load(), Bytes: f.stats.bytes.Load(),
 		Damaged: f.stats.damaged.Load(), Stale: f.stats.stale.Load(), Replayed: f.stats.replayed.Load(),
 		Resyncs: f.stats.resyncs.Load(), LastSeq: f.stats.lastSeq.Load(),
+		Pending: f.stats.pending.Load(),
 	}
+	if ns := f.stats.since.Load(); ns != 0 {
+		s.Since = time.Unix(0, ns)
+	}
+	return s
 }
 
 // damage reports one skipped message.
@@ -165,3 +180,6 @@ func (f *Feed) damage(seq uint64, subject string, err error) {
 	}
 	f.log.Warn("message skipped", "seq", seq, "subject", subject, "err", err)
 }
+
+// Stream returns the stream it reads. It may be called from any goroutine.
+func (f *Feed) Stream() *stream.Stream { return f.cfg.Stream }

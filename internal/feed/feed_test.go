@@ -149,10 +149,7 @@ func TestFilesInOrder(t *testing.T) {
 	c.Claim(t, js)
 	var files []streamtest.File
 	for i := range 20 {
-		f := c.Full(t, 10)
-		if i > 0 {
-			f = c.Step(t, 3)
-		}
+		f := c.Grow(t, 10, 3)
 		c.Publish(t, js, f, []int{0, 700, 100}[i%3])
 		files = append(files, f)
 	}
@@ -174,11 +171,8 @@ func TestResumeBySequenceAndByTXID(t *testing.T) {
 	js, h, c := start(t)
 	var files []streamtest.File
 	var seqs []uint64
-	for i := range 12 {
-		f := c.Full(t, 10)
-		if i > 0 {
-			f = c.Step(t, 3)
-		}
+	for range 12 {
+		f := c.Grow(t, 10, 3)
 		seqs = append(seqs, c.Publish(t, js, f, 400))
 		files = append(files, f)
 	}
@@ -410,12 +404,13 @@ func TestForkAfterClaim(t *testing.T) {
 
 	// One TXID later the checksum before it does not fit.
 	late := newHarness(t, js, func(cfg *Config) { cfg.Durable = "r2" })
-	wrong := ltx.NewPos(two.Meta.Max, one.Meta.Post)
-	isFork(t, late.Seek(t.Context(), wrong, 0))
-	other.Publish(t, js, other.Step(t, 1), 0)
-	if err := late.Seek(t.Context(), wrong, 9999); err == nil {
-		t.Fatal("a wrong checksum was accepted")
-	}
+	late.seek(one.Meta.PostPos(), 0)
+	isFork(t, late.fails())
+	isFork(t, late.Seek(t.Context(), ltx.NewPos(2, one.Meta.Post^1), 0))
+	last := other.Step(t, 1)
+	other.Publish(t, js, last, 0)
+	late.seek(two.Meta.PostPos(), 0)
+	late.next(last)
 }
 
 func TestFullFileSpansAGap(t *testing.T) {
@@ -608,9 +603,9 @@ func TestServerRestart(t *testing.T) {
 	for range 3 {
 		opts.Port = srv.Addr().(*net.TCPAddr).Port
 		streamtest.Stop(srv)
-		again := *opts
+		again, before := *opts, js.Conn().Stats().Reconnects
 		srv = streamtest.Start(t, &again)
-		streamtest.Eventually(t, "reconnect", js.Conn().IsConnected)
+		streamtest.Eventually(t, "reconnect", func() bool { return js.Conn().Stats().Reconnects > before })
 		for range 3 {
 			f := c.Step(t, 2)
 			c.Publish(t, js, f, 0)

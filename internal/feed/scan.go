@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/wire"
 )
@@ -15,18 +16,24 @@ import (
 const (
 	scanSize = 2000
 	scanWait = 5 * time.Second
+
+	scanAgain = 30 * time.Second // at the earliest, after a scan without a find
 )
 
 // baseByScan reads the headers of all data messages and returns the sequence
 // of the first message of the newest complete full file: ErrNoBase when there
 // is none. Only needed where hints are missing.
 func (f *Feed) baseByScan(ctx context.Context) (uint64, error) {
+	if time.Since(f.noBaseAt) < scanAgain {
+		return 0, ErrNoBase
+	}
 	f.log.Info("looking for a full file in the whole stream")
 	s := baseScan{bad: f.badBase}
 	if err := f.scan(ctx, s.add); err != nil {
 		return 0, err
 	}
 	if s.found == 0 {
+		f.noBaseAt = time.Now()
 		return 0, ErrNoBase
 	}
 	return s.found, nil
@@ -48,6 +55,18 @@ func (f *Feed) posByScan(ctx context.Context) (uint64, error) {
 		}
 	})
 	return cmp.Or(at, after), err
+}
+
+// FindChecksum looks through the whole stream for a file that ended with sum,
+// and returns its position and the sequence of its last message; a zero
+// position when there is none.
+func (f *Feed) FindChecksum(ctx context.Context, sum ltx.Checksum) (pos ltx.Pos, seq uint64, err error) {
+	err = f.scan(ctx, func(m wire.Meta, at uint64) {
+		if m.Post == sum {
+			pos, seq = m.PostPos(), at
+		}
+	})
+	return pos, seq, err
 }
 
 // scan reads the headers of all valid data messages of the database, in order.

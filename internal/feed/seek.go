@@ -28,6 +28,22 @@ func (f *Feed) Seek(ctx context.Context, pos ltx.Pos, seq uint64) error {
 	return nil
 }
 
+// SeekBase makes Next begin at the newest full file, whatever the position was:
+// ErrNoBase when there is none that ends after the TXID given.
+func (f *Feed) SeekBase(ctx context.Context, after ltx.TXID) error {
+	if err := f.Seek(ctx, ltx.Pos{}, 0); err != nil || after == 0 {
+		return err
+	}
+	m, err := f.cfg.Stream.Get(ctx, f.seq+1)
+	if err != nil {
+		return fmt.Errorf("seek base: %w", err)
+	}
+	if m.Meta.Max <= after {
+		return fmt.Errorf("%w: the newest one is TXID %s, too old for %s", ErrNoBase, m.Meta.Max, after)
+	}
+	return nil
+}
+
 // locate holds position and sequence against the stream as it is now, corrects
 // the sequence, and learns the claim in force there. It is repeated on every
 // connect: streams are trimmed, purged and recreated.

@@ -39,7 +39,7 @@ type Chain struct {
 // NewChain returns a chain for db with nothing in it. Equal seeds make equal
 // chains.
 func NewChain(db wire.DB, seed uint64) *Chain {
-	return &Chain{DB: db, Writer: "writer-1", Epoch: 1, PageSize: 512, rnd: rand.New(rand.NewPCG(seed, 7)), now: 1_900_000_000_000}
+	return &Chain{DB: db, Writer: "writer-1", Epoch: 1, PageSize: 512, rnd: rand.New(rand.NewPCG(seed, 7)), now: 1_700_000_000_000}
 }
 
 // Full makes a full file; it grows an empty database to pages first.
@@ -63,6 +63,15 @@ func (c *Chain) Step(t testing.TB, n int) File {
 		changed[uint32(c.rnd.IntN(len(c.Pages))+1)] = c.randomPage()
 	}
 	return c.file(t, changed, false)
+}
+
+// Grow makes the first, full file of so many pages, or a file that changes n.
+func (c *Chain) Grow(t testing.TB, pages, n int) File {
+	t.Helper()
+	if c.Pos.IsZero() {
+		return c.Full(t, pages)
+	}
+	return c.Step(t, n)
 }
 
 // File makes a file of the pages given, which become the database's.

@@ -1,0 +1,14 @@
+//go:build soak
+
+package e2e
+
+import "time"
+
+const (
+	readerChecks = 1_000_000
+	holdSpan     = 60 * time.Second
+	randomSeeds  = 200
+	randomWork   = 400
+	killRounds   = 1_000
+	mutants      = 10_000
+)

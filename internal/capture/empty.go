@@ -1,0 +1,123 @@
+package capture
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ltxstream/ltxstream/internal/wal"
+)
+
+// Without us, the last close of the application deletes the WAL. The keeper
+// prevents that, and frames that stay behind would be laid over whatever
+// database file is put in place of this one. So the WAL is emptied once the
+// application is gone, or has been idle for a moment.
+const (
+	emptyAlone = 20 * time.Millisecond // after the last frames, with nobody else there
+	emptyIdle  = time.Second           // … with anybody there
+	askEvery   = 20 * time.Millisecond // who is there
+)
+
+// emptyWanted reports whether it is time to empty the WAL of h.
+func (c *Capture) emptyWanted(h wal.Header) bool {
+	now := time.Now()
+	idle := now.Sub(c.timing.frames)
+	if h.MaxFrame == 0 || !c.covers(h) || !c.db.Pinned() || c.ckpt.busy || idle < emptyAlone || now.Before(c.timing.tryCkpt) {
+		return false
+	}
+	if idle >= emptyIdle {
+		return true
+	}
+	if now.Sub(c.timing.alone) < askEvery {
+		return false
+	}
+	c.timing.alone = now
+	_, shm := c.db.IDs()
+	return alone(shm)
+}
+
+// empty backfills, restarts and truncates the WAL, as the last close would.
+func (c *Capture) empty(ctx context.Context, h wal.Header) error {
+	if c.db.Backfilled() != h.MaxFrame {
+		c.ckpt.begin(c.db) // its report is the time to go on
+		return nil
+	}
+	done, err := c.restartWAL(ctx, c.db.TruncateWAL)
+	c.backOff(done)
+	return err
+}
+
+// dropStale removes the WAL that a replaced database file left behind, before
+// SQLite lays it over the new one. Where somebody has the new file open that
+// has happened already.
+func (c *Capture) dropStale() error {
+	if c.left.path == "" {
+		return nil
+	}
+	now, err := wal.Identify(c.cfg.Path)
+	if err != nil || now == c.left.db {
+		return nil // absent, or another of the files was replaced: who opens it will say so
+	}
+	if left, err := wal.Identify(c.left.path); err != nil || left != c.left.wal {
+		return nil
+	}
+	unlock, err := wal.LockFile(c.cfg.Path)
+	if errors.Is(err, wal.ErrBusy) {
+		c.cfg.Logger.Error("database file was replaced beside the wal of the old one and is in use already: check its content", "path", c.cfg.Path)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	c.cfg.Logger.Warn("removing the wal of the replaced database file", "path", c.cfg.Path)
+	return errors.Join(remove(c.left.path), remove(strings.TrimSuffix(c.left.path, "wal")+"shm"))
+}
+
+// errUnsettled is returned while the file put in place may still be being
+// written: opening it would write to it.
+var errUnsettled = errors.New("database file was replaced and may not be complete yet")
+
+// settled reports whether the file at the name looks complete: it has not been
+// written to for a moment, and is as long as its header says.
+func settled(path string) (bool, error) {
+	f, err := os.Open(path) // another file than any that SQLite has open here: see reopen
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	quiet := time.Since(fi.ModTime())
+	if quiet >= settleLong {
+		return true, nil
+	}
+	var h [100]byte
+	if _, err := f.ReadAt(h[:], 0); err != nil {
+		return false, nil
+	}
+	be := binary.BigEndian
+	size := int64(be.Uint16(h[16:]))
+	if size == 1 {
+		size = 65536
+	}
+	whole := be.Uint32(h[24:]) != be.Uint32(h[92:]) || fi.Size() >= size*int64(be.Uint32(h[28:]))
+	return whole && quiet >= settleShort, nil
+}
+
+const (
+	settleShort = 100 * time.Millisecond
+	settleLong  = 5 * time.Second
+)
+
+func remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,22 @@
+package replica
+
+import (
+	"hash/crc64"
+	"testing"
+)
+
+func TestShift(t *testing.T) {
+	t.Parallel()
+	rnd := seeded(t, 51)
+	for size := uint32(512); size <= 65536; size *= 2 {
+		b := make([]byte, size)
+		for i := range b {
+			b[i] = byte(rnd.Uint32())
+		}
+		x, y := rnd.Uint64(), rnd.Uint64()
+		want := crc64.Update(x, isoTable, b)
+		if got := crc64.Update(y, isoTable, b) ^ shiftOf(size).apply(x^y); got != want {
+			t.Errorf("%d bytes: %x, want %x", size, got, want)
+		}
+	}
+}
