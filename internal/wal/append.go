@@ -24,7 +24,10 @@ type Appender struct {
 	err   error
 }
 
-const appendChunk = 1 << 20
+const (
+	appendChunk = 1 << 20
+	spareMost   = 256 << 10 // bytes of buffer kept from one transaction to the next
+)
 
 // Begin starts a transaction. bigEndian is the byte order of the checksums of a
 // generation that begins with it; one that goes on keeps its own.
@@ -36,7 +39,7 @@ func (d *DB) Begin(pageSize uint32, bigEndian bool) (*Appender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin transaction: %w", err)
 	}
-	a := &Appender{d: d, base: h, chain: h.Chain()}
+	a := &Appender{d: d, base: h, chain: h.Chain(), buf: d.spare.buf[:0], pgnos: d.spare.pgnos[:0]}
 	switch {
 	case !validPageSize(pageSize):
 		err = fmt.Errorf("page size %d: %w", pageSize, ErrFormat)
@@ -127,6 +130,9 @@ func (a *Appender) Flush() error {
 	}
 	a.err = a.flush()
 	a.buf, a.pgnos = a.buf[:0], a.pgnos[:0]
+	if cap(a.buf) <= spareMost {
+		a.d.spare.buf, a.d.spare.pgnos = a.buf, a.pgnos
+	}
 	return a.err
 }
 

@@ -24,6 +24,10 @@ type DB struct {
 	index *index
 	locks locks
 
+	spare struct { // buffers of the last Appender; who holds WRITE owns them
+		buf   []byte
+		pgnos []uint32
+	}
 	pin struct {
 		sync.Mutex
 		slot int // READ slot held shared with an unused mark; 0: none
