@@ -221,6 +221,9 @@ func (r *runner) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	r.stopCapture()
+	if !r.hasClaimed() {
+		return fmt.Errorf("publish %s: this run never reached the stream: %w", r.cfg.DB, ErrUnacknowledged)
+	}
 	for r.c.Pos().TXID > r.sent {
 		err := r.flushOne(ctx)
 		if permanent(err) {
@@ -235,6 +238,12 @@ func (r *runner) flush(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (r *runner) hasClaimed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.epoch != 0
 }
 
 func (r *runner) flushOne(ctx context.Context) error {

@@ -58,7 +58,7 @@ func (r *runner) store(ctx context.Context, m *nats.Msg) (seq uint64, err error)
 	defer cancel()
 	ack, err := r.cfg.JS.PublishMsg(ctx, m, jetstream.WithExpectLastSequenceForSubject(r.seq, r.cfg.DB.Filter()), jetstream.WithRetryAttempts(0))
 	if err != nil {
-		return 0, r.st.Explain(m.Subject, err)
+		return 0, r.st.ExplainPublish(m.Subject, err)
 	}
 	return ack.Sequence, nil
 }

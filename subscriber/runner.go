@@ -187,7 +187,7 @@ func (r *runner) broke(err error) error {
 		return fmt.Errorf("follow stream: %w", gap)
 	}
 	if fork, ok := errors.AsType[*feed.ForkError](err); ok {
-		r.gap = true
+		r.fork = true
 		return fmt.Errorf("follow stream: %w", fork)
 	}
 	if errors.Is(err, feed.ErrNoBase) {

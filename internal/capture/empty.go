@@ -2,7 +2,6 @@ package capture
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"os"
 	"strings"
@@ -67,6 +66,7 @@ func (c *Capture) dropStale() error {
 	unlock, err := wal.LockFile(c.cfg.Path)
 	if errors.Is(err, wal.ErrBusy) {
 		c.cfg.Logger.Error("database file was replaced beside the wal of the old one and is in use already: check its content", "path", c.cfg.Path)
+		c.left.path = "" // said once
 		return nil
 	}
 	if err != nil {
@@ -82,32 +82,14 @@ func (c *Capture) dropStale() error {
 var errUnsettled = errors.New("database file was replaced and may not be complete yet")
 
 // settled reports whether the file at the name looks complete: it has not been
-// written to for a moment, and is as long as its header says.
+// written to for a moment. It is not opened for that (see package wal).
 func settled(path string) (bool, error) {
-	f, err := os.Open(path) // another file than any that SQLite has open here: see reopen
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
+	fi, err := os.Stat(path)
 	if err != nil {
 		return false, err
 	}
 	quiet := time.Since(fi.ModTime())
-	if quiet >= settleLong {
-		return true, nil
-	}
-	var h [100]byte
-	if _, err := f.ReadAt(h[:], 0); err != nil {
-		return false, nil
-	}
-	be := binary.BigEndian
-	size := int64(be.Uint16(h[16:]))
-	if size == 1 {
-		size = 65536
-	}
-	whole := be.Uint32(h[24:]) != be.Uint32(h[92:]) || fi.Size() >= size*int64(be.Uint32(h[28:]))
-	return whole && quiet >= settleShort, nil
+	return quiet >= settleLong || quiet >= settleShort && fi.Size() > 0, nil
 }
 
 const (

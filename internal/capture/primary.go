@@ -78,8 +78,7 @@ func (c *Capture) reopen(ctx context.Context) error {
 }
 
 // awaitSettled returns errUnsettled while another file than before is in place
-// and may still be being written. It is opened as a plain file for that: only
-// its first time here, when no connection of this process is known to be on it.
+// and may still be being written.
 func (c *Capture) awaitSettled() error {
 	now, err := wal.Identify(c.cfg.Path)
 	if err != nil || now == c.left.db {

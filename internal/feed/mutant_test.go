@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -21,12 +22,17 @@ import (
 // fakeMsg is a delivery without a server.
 type fakeMsg struct {
 	jetstream.Msg
-	m *nats.Msg
+	m  *nats.Msg
+	at jetstream.SequencePair
 }
 
 func (m fakeMsg) Data() []byte         { return m.m.Data }
 func (m fakeMsg) Headers() nats.Header { return m.m.Header }
 func (m fakeMsg) Subject() string      { return m.m.Subject }
+func (m fakeMsg) Ack() error           { return nil }
+func (m fakeMsg) Metadata() (*jetstream.MsgMetadata, error) {
+	return &jetstream.MsgMetadata{Sequence: m.at, Timestamp: time.Unix(1, 0)}, nil
+}
 
 // offline is a Feed that is handed messages directly.
 func offline(t testing.TB, limit int64) (*Feed, *int) {
@@ -143,7 +149,7 @@ func drive(t *testing.T, f *Feed, msgs []*nats.Msg, files []streamtest.File) (n 
 			t.Fatal(err)
 		}
 		want := files[n]
-		if !bytes.Equal(got, want.Data) && !samePages(t, got, want.Data) || file.Meta.PostPos() != want.Meta.PostPos() {
+		if !bytes.Equal(got, want.Data) && !samePages(t, got, want.Data) || !sameFile(file.Meta, want.Meta) || file.Meta.Full != want.Meta.Full {
 			t.Fatalf("message %d: a wrong file was handed out: %s", i, file.Meta.PostPos())
 		}
 		if err := file.Close(); err != nil {
@@ -211,6 +217,51 @@ func FuzzHandle(f *testing.F) {
 			out.Close()
 		}
 	})
+}
+
+func TestLostDeliveryIsSeen(t *testing.T) {
+	t.Parallel()
+	f, _ := offline(t, 1000)
+	deliver := func(consumer, stream uint64) error {
+		_, err := f.order(fakeMsg{at: jetstream.SequencePair{Consumer: consumer, Stream: stream}})
+		return err
+	}
+	if err := errors.Join(deliver(1, 10), deliver(2, 14)); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{"hole": deliver(4, 15), "again": deliver(2, 14), "back": deliver(3, 13)} {
+		if !errors.Is(err, errResync) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := deliver(3, 15); err != nil {
+		t.Fatal(err)
+	}
+	f.status = make(chan nats.Status, 1)
+	f.status <- nats.CONNECTED
+	if err := deliver(4, 16); !errors.Is(err, errResync) {
+		t.Fatalf("after a reconnect: %v", err)
+	}
+}
+
+// TestHugeFrameAllocatesNothing: a frame that claims gigabytes is refused
+// before a buffer is made for it.
+func TestHugeFrameAllocatesNothing(t *testing.T) { // not parallel: it counts allocations
+	c := streamtest.NewChain("app", 1)
+	f := c.Full(t, 3)
+	data := bytes.Clone(f.Data)
+	copy(data[ltx.HeaderSize+ltx.PageHeaderSize:], []byte{0x7f, 0xff, 0xff, 0xff})
+	var before, after runtime.MemStats
+	v := verifier{}
+	runtime.ReadMemStats(&before)
+	err := v.verify(&body{data: data, size: f.Meta.Size}, f.Meta)
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, ErrContent) {
+		t.Fatalf("got %v", err)
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Fatalf("%d bytes allocated", n)
+	}
 }
 
 func BenchmarkVerify(b *testing.B) {

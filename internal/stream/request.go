@@ -28,17 +28,15 @@ func apiPrefix(o jetstream.JetStreamOptions) string {
 // answer is the response of one API call.
 type answer interface{ apiError() *jetstream.APIError }
 
-// request makes one API call, with the context's deadline or the default one.
+// request makes one API call, which gets the default timeout, or what is left of
+// the context's.
 func (s *Stream) request(ctx context.Context, call string, body []byte, into answer) error {
-	if _, ok := ctx.Deadline(); !ok {
-		timeout := s.js.Options().DefaultTimeout
-		if timeout <= 0 {
-			timeout = defaultTimeout
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
+	timeout := s.js.Options().DefaultTimeout
+	if timeout <= 0 {
+		timeout = defaultTimeout
 	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	subject := s.api + call
 	nc := s.js.Conn()
 	msg, err := nc.RequestWithContext(ctx, subject, body)
@@ -60,4 +58,9 @@ func (s *Stream) request(ctx context.Context, call string, body []byte, into ans
 // beginning.
 func (s *Stream) Explain(call string, err error) error {
 	return explain(s.js.Conn(), s.api+call, err)
+}
+
+// ExplainPublish does the same for the error of a publish on subject.
+func (s *Stream) ExplainPublish(subject string, err error) error {
+	return explain(s.js.Conn(), subject, err)
 }

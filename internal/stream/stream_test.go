@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -194,6 +195,35 @@ func TestHeadStepsOverForeignMessages(t *testing.T) {
 	h, err := s.Head(t.Context(), "app")
 	if err != nil || h.LastSeq != last || h.Data == nil || h.Data.Seq != dataSeq || h.ClaimSeq != claimSeq || h.Foreign == 0 {
 		t.Fatalf("%+v, %v", h, err)
+	}
+}
+
+func TestPrevAgainstAllMessages(t *testing.T) {
+	t.Parallel()
+	const seed = 42
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	js := streamtest.Connect(t, streamtest.Server(t, nil))
+	s := ensure(t, js, Config{})
+	var subjects []string
+	for range 120 {
+		subject := []string{"ltx.app.0", "ltx.app.epoch", "ltx.other.0", "ltx.other.0", "ltx.other.0"}[rnd.IntN(5)]
+		if _, err := js.Publish(t.Context(), subject, nil); err != nil {
+			t.Fatal(err)
+		}
+		subjects = append(subjects, subject)
+	}
+	for _, subject := range []string{"ltx.app.0", "ltx.app.epoch", "ltx.none"} {
+		var want uint64
+		for before := uint64(1); before <= uint64(len(subjects))+1; before++ {
+			r, err := s.prev(t.Context(), subject, before)
+			if err != nil || seqOf(r) != want {
+				t.Fatalf("last %s before %d: %d, %v; want %d", subject, before, seqOf(r), err, want)
+			}
+			if before <= uint64(len(subjects)) && subjects[before-1] == subject {
+				want = before
+			}
+		}
 	}
 }
 

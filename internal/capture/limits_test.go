@@ -1,0 +1,293 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/testenv/sqlconn"
+)
+
+// open opens a capture and runs it without a consumer.
+func open(t *testing.T, cfg Config) *Capture {
+	t.Helper()
+	cfg.Logger = quiet(t)
+	c, err := Open(t.Context(), cfg)
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = c.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		must(t, c.Close())
+	})
+	return c
+}
+
+// With a full spool the application goes on, its checkpoints succeed, the alarm
+// shows; when files are acknowledged a delta follows.
+func TestSpoolFull(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	c := open(t, Config{Path: a.path, SpoolLimit: 20 << 10})
+	f, err := c.Next(t.Context(), 0)
+	must(t, err, c.Acked(f.TXID()))
+	at := f.TXID()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	for ctx.Err() == nil { // unacknowledged
+		a.update(5)
+		if f, err := c.Next(ctx, at); err == nil {
+			at = f.TXID()
+		}
+	}
+	await(t, "the alarm", func() bool { s := c.Stats(); return s.SpoolFull && s.Error != "" })
+	for range 5 {
+		a.update(20)
+		start := time.Now()
+		if res := a.checkpoint("TRUNCATE"); res.Busy || time.Since(start) > 500*time.Millisecond {
+			t.Errorf("checkpoint %+v took %s while the spool is full", res, time.Since(start))
+		}
+	}
+	if _, b := c.spool.usage(); b > 20<<10+1<<20 {
+		t.Errorf("spool holds %d bytes", b)
+	}
+	must(t, c.Acked(at))
+	s := &shadow{}
+	ctx, cancel2 := context.WithCancel(t.Context())
+	defer cancel2()
+	var wg sync.WaitGroup
+	wg.Go(func() { follow(ctx, t, c, s) })
+	r := &running{t: t, c: c, shadow: s, stop: func() {}}
+	r.settle()
+	r.equal(a.path)
+	cancel2()
+	wg.Wait()
+	await(t, "the alarm to end", func() bool { s := c.Stats(); return !s.SpoolFull && s.Error == "" })
+	if s.fulls != 1 {
+		t.Errorf("%d full files", s.fulls)
+	}
+}
+
+// A disk that takes no more bytes stops the capture, not the application.
+func TestDiskFull(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	c := captureIn(t, captureSpec{Path: a.path, MaxFileSize: 200 << 10})
+	c.caughtUp()
+	a.exec("INSERT INTO a(v) VALUES (randomblob(400000))") // one file larger than that
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := c.r.WaitFor(ctx, c.p, func(r captureReport) (bool, error) {
+		return strings.Contains(r.Stats.Error, "file too large"), nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		start := time.Now()
+		a.update(20)
+		if res := a.checkpoint("TRUNCATE"); res.Busy {
+			t.Error("checkpoint was busy")
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("20 transactions and a checkpoint took %s", took)
+		}
+	}
+	c.p.Kill()
+	r := run(t, Config{Path: a.path}, &shadow{})
+	r.settle()
+	r.equal(a.path)
+	if r.shadow.fulls != 1 {
+		t.Errorf("%d full files", r.shadow.fulls)
+	}
+}
+
+func TestPerTransaction(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	r := run(t, Config{Path: a.path, PerTransaction: true, SoftWALLimit: 256 << 10}, &shadow{})
+	r.settle()
+	const n = 700
+	a.update(n)
+	r.settle()
+	r.equal(a.path)
+	if r.shadow.files != n+1 {
+		t.Errorf("%d files for %d transactions", r.shadow.files-1, n)
+	}
+}
+
+// What was committed before a Sync began is in the file that it names, whatever
+// else is committed meanwhile.
+func TestSyncUnderLoad(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	a.exec("CREATE TABLE n (x INTEGER)")
+	a.exec("INSERT INTO n VALUES (0)")
+	r := run(t, Config{Path: a.path}, &shadow{})
+	load := write(t, writerSpec{Path: a.path, Seed: 3, Statements: 1 << 30})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 20 {
+				if _, err := r.c.Sync(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 20 {
+		start := time.Now()
+		a.exec("UPDATE n SET x = x + 1")
+		committed := time.Now()
+		pos := r.settle()
+		if pos.IsZero() {
+			t.Error("no position")
+		}
+		if took := time.Since(committed); took > 5*time.Second {
+			t.Errorf("sync took %s (update %s)", took, committed.Sub(start))
+		}
+	}
+	wg.Wait()
+	load.Kill()
+	r.settle()
+	r.equal(a.path)
+}
+
+func TestContextsEnd(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	c := open(t, Config{Path: a.path})
+	f, err := c.Next(t.Context(), 0)
+	must(t, err)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("reason")
+	done := make(chan error)
+	go func() { _, err := c.Next(ctx, f.TXID()); done <- err }()
+	cancel(reason)
+	if err := <-done; !errors.Is(err, reason) {
+		t.Error(err)
+	}
+	if _, err := c.Sync(ctx); err != nil && !errors.Is(err, reason) {
+		t.Error(err)
+	}
+}
+
+// Any number may wait for the same file.
+func TestEveryWaiterGetsTheFile(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	c := open(t, Config{Path: a.path})
+	f, err := c.Next(t.Context(), 0)
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range 10 {
+		wg.Go(func() {
+			if g, err := c.Next(ctx, f.TXID()); err != nil || g.TXID() != f.TXID()+1 {
+				t.Errorf("%v, %v", g.TXID(), err)
+			}
+		})
+	}
+	a.update(1)
+	wg.Wait()
+}
+
+// Full asked for during a comparison is not forgotten.
+func TestFullDuringComparison(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	cfg := Config{Path: a.path, Logger: quiet(t)}
+	c, err := Open(t.Context(), cfg)
+	must(t, err)
+	defer c.Close()
+	must(t, c.pin(t.Context()))
+	asked := false
+	c.cfg.crash = func(label string) {
+		if label == "compare" && !asked && !c.Pos().IsZero() {
+			asked = true
+			c.Full()
+		}
+	}
+	for range 3 {
+		_, err = c.step(t.Context(), true)
+		must(t, err)
+	}
+	c.unsure = true // a comparison that finds nothing
+	for range 3 {
+		_, err = c.step(t.Context(), true)
+		must(t, err)
+	}
+	if f, _ := c.spool.last(); !asked || !f.Full || f.TXID() != 2 {
+		t.Errorf("asked %t, the last file is %v, full %t", asked, f.TXID(), f.Full)
+	}
+}
+
+func TestSecondCaptureIsRefused(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	open(t, Config{Path: a.path})
+	if _, err := Open(t.Context(), Config{Path: a.path, SoleOwner: true}); !errors.Is(err, ErrLocked) {
+		t.Errorf("%v, want ErrLocked", err)
+	}
+	a.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+	a.close() // the first one's locks must have survived: the WAL stays
+	if _, err := os.Stat(a.path + "-wal"); err != nil {
+		t.Error(err)
+	}
+	a.open()
+}
+
+func TestAdoptAndReseed(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	r := run(t, Config{Path: a.path}, &shadow{})
+	pos := r.settle()
+	r.stop()
+	must(t, os.RemoveAll(StateDir(a.path)))
+	c, err := Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
+	must(t, err)
+	if err := c.Adopt(t.Context(), ltx.Pos{TXID: 9, PostApplyChecksum: ltx.ChecksumFlag | 1}); !errors.Is(err, ErrDiverged) {
+		t.Errorf("%v, want ErrDiverged", err)
+	}
+	must(t, c.Adopt(t.Context(), pos), c.Close())
+	a.update(7)
+	r = run(t, Config{Path: a.path}, r.shadow)
+	r.settle()
+	r.equal(a.path)
+	if r.shadow.fulls != 1 {
+		t.Errorf("%d full files", r.shadow.fulls)
+	}
+	r.stop()
+	c, err = Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
+	must(t, err, c.Reseed(ltx.Pos{}), c.Close())
+}
+
+func FuzzPlace(f *testing.F) {
+	var b [placeSize]byte
+	place{txid: 7, frame: 3}.encode(&b)
+	f.Add(b[:])
+	f.Fuzz(func(t *testing.T, in []byte) {
+		p, ok := parsePlace(in)
+		if !ok {
+			return
+		}
+		var out [placeSize]byte
+		p.encode(&out)
+		if q, ok := parsePlace(out[:]); !ok || q != p {
+			t.Errorf("%+v became %+v", p, q)
+		}
+	})
+}
+
+func FuzzSpoolFile(f *testing.F) {
+	f.Add([]byte("LTX1"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		dir := t.TempDir()
+		name := dir + "/" + ltx.TXID(1).String() + fileSuffix
+		must(t, os.WriteFile(name, in, 0o644))
+		s, err := openSpool(dir)
+		must(t, err)
+		if got, ok := s.last(); ok && got.Size != int64(len(in)) {
+			t.Errorf("took a file of %d bytes as %d", len(in), got.Size)
+		}
+	})
+}
