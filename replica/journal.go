@@ -31,7 +31,7 @@ const (
 	journalLimit   = 16 << 20     // and beyond this at once
 	journalKeep    = 8192         // entries that a rewrite keeps
 	positionsName  = "positions"  // in the state directory
-	sumsName       = "page-sums"  // likewise
+	sumsName       = "checksums"  // likewise
 	newSuffix      = ".rewriting" // of a rewrite in progress
 )
 

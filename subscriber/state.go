@@ -40,7 +40,7 @@ func openState(dir string) (*state, error) {
 }
 
 func (s *state) open() (err error) {
-	if s.lock, err = os.OpenFile(filepath.Join(s.dir, "subscriber.lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
+	if s.lock, err = os.OpenFile(filepath.Join(s.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 		return err
 	}
 	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {

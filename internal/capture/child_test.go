@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -132,11 +133,19 @@ func (s captureSpec) damage() {
 		if err != nil {
 			return
 		}
+		defer f.Close()
 		var txid [8]byte
 		_, _ = f.ReadAt(txid[:], 16)
-		txid[0]++                                     // of the update under way (below 255 here)
-		_, _ = f.WriteAt(txid[:], 32)                 // unfinished
-		_, _ = f.WriteAt([]byte("a new sum"), 4096+8) // of page 2
+		txid[0]++                     // of the update under way (below 255 here)
+		_, _ = f.WriteAt(txid[:], 32) // unfinished
+		file, err := os.Open(lastSpooled(dir))
+		if err != nil {
+			return
+		}
+		defer file.Close()
+		var pgno [4]byte // of the first page in the file
+		_, _ = file.ReadAt(pgno[:], ltx.HeaderSize)
+		_, _ = f.WriteAt([]byte("half new"), 4096+8*int64(binary.BigEndian.Uint32(pgno[:])-1))
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	child.Dispatch(child.Jobs{"writer": writerJob, "capture": captureJob})
+	child.Dispatch(child.Jobs{"writer": writerJob, "capture": captureJob, "saturate": saturateJob})
 	goleak.VerifyTestMain(m)
 }
 

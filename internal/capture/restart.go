@@ -21,29 +21,49 @@ const (
 	maxBackoff  = time.Second
 )
 
-// keepBounded restarts a WAL that has reached its soft limit, and rests where
-// nothing happens. Backfilling is left to the application, whose checkpoints
-// would fail while we hold CKPT (SQLite does not wait for that lock), until the
-// WAL is several times its soft limit.
+// keepBounded restarts the WAL where its writers would do so if it were not for
+// the pin: once all of it is backfilled. Else they would go on behind it, and
+// checkpoint after every commit. Backfilling is left to the application, whose
+// checkpoints would fail while we hold CKPT (SQLite does not wait for that
+// lock), until the WAL is several times its soft limit.
 func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 	if c.emptyWanted(h) {
 		return c.empty(ctx, h)
 	}
-	if !c.overLimit(h, 1) {
+	if h.MaxFrame == 0 || c.ckpt.busy || !c.db.Pinned() || time.Now().Before(c.timing.tryCkpt) {
 		return c.rest(h)
 	}
-	if c.ckpt.busy || !c.db.Pinned() || time.Now().Before(c.timing.tryCkpt) {
-		return nil
+	ready, err := c.restartable(h)
+	if err != nil {
+		return err
 	}
-	if h.MaxFrame-c.db.Backfilled() > fewToFill {
-		if c.overLimit(h, backfillAt) {
-			c.ckpt.begin(c.db)
-		}
+	switch {
+	case ready:
+		done, err := c.restartWAL(ctx, nil)
+		c.backOff(done)
+		return err
+	case c.overLimit(h, backfillAt):
+		c.ckpt.begin(c.db)
 		return nil
+	default:
+		return c.rest(h)
 	}
-	done, err := c.restartWAL(ctx, nil)
-	c.backOff(done)
-	return err
+}
+
+// restartable reports whether a restart can succeed now: all is backfilled, or
+// a checkpointer that lets writers go on is about to do that, or little is left
+// to do and it is time.
+func (c *Capture) restartable(h wal.Header) (bool, error) {
+	left := h.MaxFrame - c.db.Backfilled()
+	if left == 0 || left <= fewToFill && c.overLimit(h, 1) {
+		return true, nil
+	}
+	ckpt, err := c.db.Holder(wal.Ckpt)
+	if err != nil || !ckpt.Held {
+		return false, err
+	}
+	write, err := c.db.Holder(wal.Write)
+	return !write.Held, err
 }
 
 // overLimit reports whether the WAL of h has reached n times the soft limit.
@@ -118,7 +138,8 @@ func (c *Capture) restartLocked(ctx context.Context, then func() error) (bool, e
 
 // restartFilled holds WRITE and CKPT.
 func (c *Capture) restartFilled(ctx context.Context, h wal.Header) (bool, error) {
-	if h.MaxFrame-c.db.Backfilled() > 2*fewToFill {
+	left := h.MaxFrame - c.db.Backfilled()
+	if left > 2*fewToFill || left > 0 && !c.overLimit(h, 1) {
 		return false, nil
 	}
 	res, err := c.db.Backfill(ctx)
