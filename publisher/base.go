@@ -7,28 +7,33 @@ import (
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/stream"
-	"github.com/superfly/ltx"
 )
 
-// claimed is the position that our claim states: where the chain goes on.
-func (r *runner) claimed() ltx.Pos {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.mu.acked
+// base is the newest full file in the stream: new readers begin there.
+type base struct {
+	seq   uint64 // of its first message; 0: there is none
+	time  time.Time
+	keep  time.Duration // age at which the stream drops it; 0: never
+	asked bool          // a newer one is wanted, and not published yet
 }
 
-// findBase finds the newest full file of the stream: new readers begin there.
-// Where there is none that can be read, a full file is asked for.
+// findBase finds the newest full file of the stream. Where there is none that
+// can be read, and messages are dropped by age, one is asked for.
 func (r *runner) findBase(ctx context.Context, head stream.Head) error {
 	b, err := r.baseOf(ctx, head)
 	if err != nil {
 		return err
 	}
+	b.keep = r.cfg.Retain
+	if age := r.st.Config().MaxAge; age > 0 && (b.keep == 0 || age < b.keep) {
+		b.keep = age
+	}
 	r.mu.Lock()
+	b.asked = r.mu.base.asked
 	r.mu.base = b
 	r.mu.Unlock()
-	if b.seq == 0 && head.Data != nil && r.cfg.Retain > 0 {
-		r.c.Full()
+	if b.seq == 0 && head.Data != nil && b.keep > 0 {
+		r.ask()
 	}
 	return nil
 }
@@ -52,34 +57,56 @@ func (r *runner) baseOf(ctx context.Context, head stream.Head) (base, error) {
 	if err != nil {
 		return base{}, ignoreNotFound(err)
 	}
+	if msg.Meta.DB != r.cfg.DB || !msg.Meta.Full {
+		return base{}, nil
+	}
 	return base{seq: seq, time: msg.Time}, nil
 }
 
 func ignoreNotFound(err error) error {
-	if errors.Is(err, stream.ErrNotFound) {
+	if errors.Is(err, stream.ErrNotFound) || isHeader(err) {
 		return nil
 	}
 	return err
 }
 
+// newBase records the full file that was just stored.
+func (p *Publisher) newBase(seq uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.base = base{seq: seq, time: time.Now(), keep: p.mu.base.keep}
+}
+
+// ask asks for a full file, once until one is published: while NATS is away
+// the spool must not fill with them.
+func (r *runner) ask() {
+	r.mu.Lock()
+	asked := r.mu.base.asked
+	r.mu.base.asked = true
+	r.mu.Unlock()
+	if !asked {
+		r.c.Full()
+	}
+}
+
+// unask takes an ask back: what was captured of it was dropped.
+func (r *runner) unask() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.base.asked = false
+}
+
 // refreshBase asks for a full file whenever the newest one is half as old as the
 // stream lets messages grow.
 func (r *runner) refreshBase(ctx context.Context) (stop func()) {
-	if r.cfg.Retain <= 0 {
+	if r.keep() == 0 {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		t := time.NewTicker(max(r.cfg.Retain/20, time.Second))
-		defer t.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-t.C:
-				r.refresh()
-			}
+		for ctx.Err() == nil {
+			sleep(ctx, r.refresh())
 		}
 	})
 	return func() {
@@ -88,11 +115,19 @@ func (r *runner) refreshBase(ctx context.Context) (stop func()) {
 	}
 }
 
-func (r *runner) refresh() {
+func (r *runner) keep() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.base.keep
+}
+
+// refresh looks at the age of the base, and returns when to look again.
+func (r *runner) refresh() time.Duration {
 	r.mu.Lock()
 	b := r.mu.base
 	r.mu.Unlock()
-	if b.seq != 0 && time.Since(b.time) > r.cfg.Retain/2 {
-		r.c.Full()
+	if b.seq != 0 && time.Since(b.time) > b.keep/2 {
+		r.ask()
 	}
+	return min(max(b.keep/20, 50*time.Millisecond), time.Minute)
 }

@@ -19,12 +19,21 @@ import (
 type Publisher struct {
 	cfg  Config
 	host string
+	done chan struct{} // closed when Run has returned
+
+	times struct { // tests shorten them
+		ack  time.Duration // how long an acknowledgement is waited for
+		look time.Duration // how often an idle publisher looks at the stream
+		skew time.Duration // added to what the state directory says
+	}
 
 	mu struct {
 		sync.Mutex
+		began   bool             // Run was called
 		capture *capture.Capture // nil unless Run runs
-		acked   ltx.Pos          // newest acknowledged position
-		changed chan struct{}    // closed and replaced when acked moves
+		acked   ltx.Pos          // newest acknowledged position; zero: none of this chain
+		chain   int              // counts the times that captured positions lost their meaning
+		changed chan struct{}    // closed and replaced when one of these moves
 		epoch   uint64           // of our claim; 0: none yet
 		base    base
 		status  counters
@@ -33,19 +42,14 @@ type Publisher struct {
 	}
 }
 
-// base is the newest full file in the stream.
-type base struct {
-	seq  uint64 // of its first message
-	time time.Time
-}
-
 // New checks cfg. Nothing is opened before Run.
 func New(cfg Config) (*Publisher, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	p := &Publisher{cfg: cfg}
+	p := &Publisher{cfg: cfg, done: make(chan struct{})}
+	p.times.ack, p.times.look = ackWait, lookEvery
 	p.mu.changed = make(chan struct{})
 	if p.host, err = os.Hostname(); err != nil {
 		p.host = "unknown"
@@ -59,6 +63,9 @@ func New(cfg Config) (*Publisher, error) {
 // stream that could lose data, a denied permission. While NATS is away it goes
 // on capturing, and publishes in order on return.
 func (p *Publisher) Run(ctx context.Context) (err error) {
+	if !p.begin() {
+		return fmt.Errorf("publish %s: Run runs once", p.cfg.DB)
+	}
 	defer func() { p.end(err) }()
 	defer p.cfg.Metrics.watch(p)()
 	c, err := capture.Open(ctx, p.captureConfig())
@@ -70,8 +77,15 @@ func (p *Publisher) Run(ctx context.Context) (err error) {
 		p.setCapture(nil)
 		err = errors.Join(err, c.Close())
 	}()
-	r := &runner{Publisher: p, c: c}
-	return r.run(ctx)
+	return newRunner(p, c).run(ctx)
+}
+
+func (p *Publisher) begin() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := !p.mu.began
+	p.mu.began = true
+	return first
 }
 
 func (p *Publisher) captureConfig() capture.Config {
@@ -97,13 +111,16 @@ func (p *Publisher) setCapture(c *capture.Capture) {
 
 func (p *Publisher) end(err error) {
 	if err == nil {
-		err = errors.New("publisher has stopped")
+		err = errStopped
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mu.ended = err
 	p.signal()
+	close(p.done)
 }
+
+var errStopped = errors.New("publisher has stopped")
 
 // signal wakes whoever waits for a change. p.mu is held.
 func (p *Publisher) signal() {
@@ -118,53 +135,14 @@ func (p *Publisher) setAcked(pos ltx.Pos) {
 	p.signal()
 }
 
-// Sync returns once everything that was committed before the call has been
-// acknowledged by the stream, with the position that holds the last of it.
-func (p *Publisher) Sync(ctx context.Context) (ltx.Pos, error) {
-	c, err := p.running(ctx)
-	if err != nil {
-		return ltx.Pos{}, fmt.Errorf("sync %s: %w", p.cfg.DB, err)
-	}
-	pos, err := c.Sync(ctx)
-	if err != nil {
-		return ltx.Pos{}, fmt.Errorf("sync %s: %w", p.cfg.DB, err)
-	}
-	for {
-		p.mu.Lock()
-		acked, changed, ended := p.mu.acked, p.mu.changed, p.mu.ended
-		p.mu.Unlock()
-		switch {
-		case acked.TXID >= pos.TXID:
-			return pos, nil
-		case ended != nil:
-			return ltx.Pos{}, fmt.Errorf("sync %s: %w", p.cfg.DB, ended)
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ltx.Pos{}, fmt.Errorf("sync %s: %s captured, %s acknowledged: %w", p.cfg.DB, pos.TXID, acked.TXID, context.Cause(ctx))
-		}
-	}
-}
-
-// running waits for Run to have opened the database.
-func (p *Publisher) running(ctx context.Context) (*capture.Capture, error) {
-	for {
-		p.mu.Lock()
-		c, changed, ended := p.mu.capture, p.mu.changed, p.mu.ended
-		p.mu.Unlock()
-		switch {
-		case ended != nil:
-			return nil, ended
-		case c != nil:
-			return c, nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
+// renumber says that captured positions were given up: the chain goes on from
+// elsewhere, and what was captured will be part of a later file.
+func (p *Publisher) renumber() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.chain++
+	p.mu.acked = ltx.Pos{}
+	p.signal()
 }
 
 func (p *Publisher) spoolDir() string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -15,39 +14,54 @@ import (
 	"github.com/superfly/ltx"
 )
 
-// How long a stop may take to publish what is left, and the pace of retries.
+// The pace of retries.
 const (
-	flushTimeout = 10 * time.Second
-	callTimeout  = 5 * time.Second
-	minRetry     = 20 * time.Millisecond
-	maxRetry     = 2 * time.Second
+	minRetry = 20 * time.Millisecond
+	maxRetry = 2 * time.Second
 )
 
-// runner is one Run: the capture and, session by session, the stream.
+// runner is one Run: the capture and, session by session, the stream. One
+// goroutine owns it.
 type runner struct {
 	*Publisher
-	c      *capture.Capture
-	st     *stream.Stream
-	seq    uint64   // last sequence on the database's subjects: what the next message expects
-	sent   ltx.TXID // everything up to it was acknowledged
-	forced bool     // ForceReseed was obeyed
+	c  *capture.Capture
+	st *stream.Stream
 
+	known    time.Time // timestamp of the newest file when the run began
+	begun    bool      // a session has begun: the chain provably goes on
+	obeyed   bool      // ForceReseed was
+	seq      uint64    // last sequence on the database's subjects: what the next message expects
+	sent     ltx.TXID  // everything up to it was acknowledged, or is spanned by what follows
+	full     *ltx.Pos  // a full file must follow it, and was not acknowledged yet; nil: none
+	partial  partial   // the file whose parts were stored last
+	progress bool      // this session published something
+
+	claim   *wire.Claim // ours, stored; nil: none yet
+	attempt *wire.Claim // ours, perhaps stored
+	anew    bool        // claim anew before anything is published
+
+	buf       []byte // one part of a file on disk
 	capturing struct {
 		stop context.CancelFunc
 		wg   sync.WaitGroup
 	}
 }
 
+func newRunner(p *Publisher, c *capture.Capture) *runner {
+	r := &runner{Publisher: p, c: c}
+	if f, ok := r.spooled(max(c.Pos().TXID, 1) - 1); ok {
+		r.known = time.UnixMilli(f.Header.Timestamp).Add(p.times.skew)
+	}
+	return r
+}
+
 // run holds sessions until the context ends, then flushes.
 func (r *runner) run(ctx context.Context) error {
-	stopRefresh := r.refreshBase(ctx)
-	defer stopRefresh()
 	defer r.stopCapture()
 	if !r.c.Pos().IsZero() && !r.cfg.ForceReseed {
 		r.startCapture() // goes on whether or not NATS is there
 	}
-	err := r.sessions(ctx)
-	if err != nil || ctx.Err() == nil {
+	if err := r.sessions(ctx); err != nil {
 		return err
 	}
 	return r.flush(context.WithoutCancel(ctx))
@@ -57,7 +71,7 @@ func (r *runner) run(ctx context.Context) error {
 func (r *runner) sessions(ctx context.Context) error {
 	pause := newBackOff()
 	for ctx.Err() == nil {
-		began := time.Now()
+		r.progress = false
 		err := r.session(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -66,13 +80,10 @@ func (r *runner) sessions(ctx context.Context) error {
 		if permanent(err) {
 			return fmt.Errorf("publish %s: %w", r.cfg.DB, err)
 		}
-		if time.Since(began) > maxRetry {
+		if r.progress {
 			pause.Reset()
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause.NextBackOff()):
-		}
+		r.rest(ctx, pause.NextBackOff())
 	}
 	return nil
 }
@@ -94,12 +105,18 @@ func permanent(err error) bool {
 // session finds out how the chain goes on, claims the database and publishes
 // until something goes wrong.
 func (r *runner) session(ctx context.Context) error {
-	if err := r.begin(ctx); err != nil {
+	ctx, stop := r.whileConnected(ctx)
+	defer stop()
+	if err := r.join(ctx); err != nil {
 		return err
 	}
+	if r.done() {
+		r.noteError(nil) // else the next acknowledgement says so
+	}
 	r.startCapture()
+	defer r.refreshBase(ctx)()
 	for {
-		f, err := r.c.Next(ctx, r.sent)
+		f, err := r.next(ctx)
 		if err != nil {
 			return err
 		}
@@ -109,87 +126,33 @@ func (r *runner) session(ctx context.Context) error {
 	}
 }
 
-// begin leaves r at the head of the stream, with the claim.
-func (r *runner) begin(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 6*callTimeout)
-	defer cancel()
-	var err error
-	if r.st, err = stream.Ensure(ctx, r.cfg.JS, r.streamConfig()); err != nil {
-		return err
-	}
-	head, err := r.st.Head(ctx, r.cfg.DB)
-	if err != nil {
-		return err
-	}
-	if err := r.fenced(head); err != nil {
-		return err
-	}
-	if err := r.join(ctx, head); err != nil {
-		return err
-	}
-	r.seq = head.LastSeq
-	if err := r.claim(ctx, head); err != nil {
-		return err
-	}
-	return r.findBase(ctx, head)
-}
+// errLook says that it is time to look at the stream.
+var errLook = errors.New("time to look at the stream")
 
-// fenced tells whether somebody else has claimed the database since we did.
-func (r *runner) fenced(head stream.Head) error {
-	r.mu.Lock()
-	epoch := r.mu.epoch
-	r.mu.Unlock()
-	if epoch == 0 || head.Claim == nil || head.Claim.Epoch < epoch || r.ours(head.Claim, epoch) {
-		return nil
-	}
-	return &FencedError{DB: r.cfg.DB, Claim: *head.Claim, Spool: r.spoolDir()}
-}
-
-func (r *runner) ours(c *wire.Claim, epoch uint64) bool {
-	return c.Epoch == epoch && c.Writer == r.c.Writer() && c.PID == os.Getpid() && c.Host == r.host
-}
-
-// join makes the chain of this database go on from the head.
-func (r *runner) join(ctx context.Context, head stream.Head) error {
-	t := tailOf(head)
-	d, at := decide(t, r.c, r.cfg.ForceReseed && !r.forced)
-	switch d {
-	case goOn:
-		r.sent = at.TXID
-		r.setAcked(at)
-		return r.c.Acked(at.TXID)
-	case prove:
-		return r.prove(ctx, t)
-	default:
-		return r.reseed(at)
+// next waits for the next file. Messages can be lost and streams deleted while
+// nobody writes: from time to time it makes sure of the end of the stream.
+func (r *runner) next(ctx context.Context) (capture.File, error) {
+	for {
+		wait, cancel := context.WithTimeoutCause(ctx, r.times.look, errLook)
+		f, err := r.c.Next(wait, r.sent)
+		cancel()
+		if !errors.Is(err, errLook) {
+			return f, err
+		}
+		if err := r.atEnd(ctx); err != nil {
+			return f, err
+		}
 	}
 }
 
-func (r *runner) prove(ctx context.Context, t tail) error {
-	r.stopCapture()
-	here := r.c.Pos()
-	err := r.c.Adopt(ctx, t.pos)
-	if errors.Is(err, capture.ErrDiverged) {
-		return &DivergedError{DB: r.cfg.DB, Path: r.cfg.Path, Stream: t.pos, Writer: t.writer, Local: here, cause: err}
+// atEnd returns an error unless the newest message of the database is the one
+// that was left there.
+func (r *runner) atEnd(ctx context.Context) error {
+	last, err := r.st.LastSeq(ctx, r.cfg.DB)
+	if err == nil && last != r.seq {
+		err = fmt.Errorf("%w: its last sequence is %d, ours was %d", errMoved, last, r.seq)
 	}
-	if err != nil {
-		return err
-	}
-	r.cfg.Logger.Info("database is at the end of the stream, going on", "txid", t.pos.TXID.String())
-	r.sent = t.pos.TXID
-	r.setAcked(t.pos)
-	return nil
-}
-
-func (r *runner) reseed(at ltx.Pos) error {
-	r.stopCapture()
-	if err := r.c.Reseed(at); err != nil {
-		return err
-	}
-	r.cfg.Logger.Info("a full file follows", "txid", (at.TXID + 1).String())
-	r.sent, r.forced = at.TXID, true
-	r.setAcked(at)
-	return nil
+	return err
 }
 
 // startCapture starts capturing unless it runs.
@@ -216,51 +179,18 @@ func (r *runner) stopCapture() {
 	r.capturing.stop = nil
 }
 
-// flush publishes what the spool holds once nothing more is captured.
-func (r *runner) flush(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
-	defer cancel()
-	r.stopCapture()
-	if !r.hasClaimed() {
-		return fmt.Errorf("publish %s: this run never reached the stream: %w", r.cfg.DB, ErrUnacknowledged)
-	}
-	for r.c.Pos().TXID > r.sent {
-		err := r.flushOne(ctx)
-		if permanent(err) {
-			return fmt.Errorf("publish %s: %w", r.cfg.DB, err)
-		}
-		if ctx.Err() != nil {
-			n, bytes := r.c.Stats().SpoolFiles, r.c.Stats().SpoolBytes
-			return fmt.Errorf("publish %s: %d files of %d bytes in %s: %w", r.cfg.DB, n, bytes, r.spoolDir(), ErrUnacknowledged)
-		}
-		if err != nil {
-			sleep(ctx, minRetry)
-		}
-	}
-	return nil
+// spooled returns the first file beyond after that is in the spool already.
+func (r *runner) spooled(after ltx.TXID) (capture.File, bool) {
+	f, err := r.c.Next(canceled, after)
+	return f, err == nil
 }
 
-func (r *runner) hasClaimed() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.mu.epoch != 0
-}
-
-func (r *runner) flushOne(ctx context.Context) error {
-	if r.st == nil || r.seq == 0 {
-		if err := r.begin(ctx); err != nil {
-			return err
-		}
-	}
-	f, err := r.c.Next(ctx, r.sent)
-	if err == nil {
-		err = r.publish(ctx, f)
-	}
-	if err != nil {
-		r.st = nil
-	}
-	return err
-}
+// canceled is a context in which nothing is waited for.
+var canceled = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
 
 func sleep(ctx context.Context, d time.Duration) {
 	select {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/capture"
@@ -12,6 +11,7 @@ import (
 	"github.com/ltxstream/ltxstream/wire"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/superfly/ltx"
 )
 
 const (
@@ -22,45 +22,48 @@ const (
 	// headers too.
 	headerRoom = 4 << 10
 	ackWait    = 3 * time.Second
+	lookEvery  = 15 * time.Second
+	// maxTries is how often a message is sent before the session begins anew.
+	maxTries = 3
 )
 
-// claim publishes that this publisher goes on from here, unless the head is
-// already its own claim or what it published under it.
-func (r *runner) claim(ctx context.Context, head stream.Head) error {
-	r.mu.Lock()
-	epoch := r.mu.epoch
-	r.mu.Unlock()
-	if epoch != 0 && head.Claim != nil && r.ours(head.Claim, epoch) {
-		return nil
-	}
-	if head.Claim != nil {
-		epoch = max(epoch, head.Claim.Epoch)
-	}
-	if head.Data != nil {
-		epoch = max(epoch, head.Data.Meta.Epoch)
-	}
-	c := wire.Claim{Epoch: epoch + 1, Writer: r.c.Writer(), Host: r.host, PID: os.Getpid(), Pos: r.claimed(), Time: time.Now()}
-	seq, err := r.store(ctx, &nats.Msg{Subject: r.cfg.DB.EpochSubject(), Header: c.Header()})
-	if err != nil {
-		return fmt.Errorf("claim: %w", err)
-	}
-	r.seq = seq
-	r.mu.Lock()
-	r.mu.epoch = c.Epoch
-	r.mu.Unlock()
-	r.cfg.Logger.Info("database claimed", "epoch", c.Epoch, "txid", c.Pos.TXID.String())
-	return nil
+// partial is a file of several parts on its way.
+type partial struct {
+	txid  ltx.TXID
+	post  ltx.Checksum
+	epoch uint64
+	parts int
+	done  int    // parts stored
+	first uint64 // sequence of part 1
 }
 
-// store publishes one message that must be the next on our subjects.
-func (r *runner) store(ctx context.Context, m *nats.Msg) (seq uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, ackWait)
-	defer cancel()
-	ack, err := r.cfg.JS.PublishMsg(ctx, m, jetstream.WithExpectLastSequenceForSubject(r.seq, r.cfg.DB.Filter()), jetstream.WithRetryAttempts(0))
-	if err != nil {
-		return 0, r.st.ExplainPublish(m.Subject, err)
+func partialOf(m wire.Meta) partial {
+	return partial{txid: m.Max, post: m.Post, epoch: m.Epoch, parts: m.Parts}
+}
+
+// is reports whether m is of the same file, cut in the same way, under the same
+// claim.
+func (p partial) is(m wire.Meta) bool {
+	p.done, p.first = 0, 0
+	return p == partialOf(m)
+}
+
+// continues reports whether the head is the part that was stored last, or the
+// one that was under way then; from there the file can go on.
+func (r *runner) continues(head stream.Head) bool {
+	m := head.Data.Meta
+	if !r.partial.is(m) || m.Writer != r.c.Writer() || m.Part != r.partial.done && m.Part != r.partial.done+1 {
+		return false
 	}
-	return ack.Sequence, nil
+	r.stored(m, head.Data.Seq)
+	return true
+}
+
+func (r *runner) stored(m wire.Meta, seq uint64) {
+	r.partial.done = m.Part
+	if m.Part == 1 {
+		r.partial.first = seq
+	}
 }
 
 // publish publishes f, part by part, and drops it from the spool.
@@ -74,116 +77,172 @@ func (r *runner) publish(ctx context.Context, f capture.File) error {
 	m := r.metaOf(f)
 	size := r.partSize()
 	m.Parts = wire.PartCount(f.Size, size)
-	first := uint64(0)
-	for m.Part = 1; m.Part <= m.Parts; m.Part++ {
-		data, err := partOf(f, content, size, m.Part)
+	if !r.partial.is(m) {
+		r.partial = partialOf(m)
+	}
+	for m.Part = r.partial.done + 1; m.Part <= m.Parts; m.Part++ {
+		data, err := r.partOf(f, content, size, m.Part)
 		if err != nil {
 			return err
 		}
 		if err := r.publishPart(ctx, m, data); err != nil {
 			return err
 		}
-		if m.Part == 1 {
-			first = r.seq
-		}
 	}
-	return r.published(f, m, first, time.Since(started))
+	return r.published(f, m, time.Since(started))
 }
 
 func (r *runner) metaOf(f capture.File) wire.Meta {
 	m := wire.MetaOf(f.Header, f.Trailer, f.Size)
-	m.DB, m.Writer, m.Full = r.cfg.DB, r.c.Writer(), f.Full || m.Full
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	m.Epoch = r.mu.epoch
+	m.DB, m.Writer, m.Epoch, m.Full = r.cfg.DB, r.c.Writer(), r.claim.Epoch, f.Full || m.Full
 	if !m.Full {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		m.Base = r.mu.base.seq
 	}
 	return m
 }
 
+// partSize is what fits into a message, by the server's word and the stream's.
 func (r *runner) partSize() int {
-	return min(maxPart, int(r.cfg.JS.Conn().MaxPayload())-headerRoom)
+	limit := r.cfg.JS.Conn().MaxPayload()
+	if n := int64(r.st.Config().MaxMsgSize); n > 0 {
+		limit = min(limit, n)
+	}
+	return int(max(min(limit-headerRoom, maxPart), limit/4, 1))
 }
 
-func partOf(f capture.File, content capture.Content, size, part int) ([]byte, error) {
+// partOf returns the bytes of one part, valid until the next call.
+func (r *runner) partOf(f capture.File, content capture.Content, size, part int) ([]byte, error) {
 	off, n := wire.PartRange(f.Size, size, part)
 	if b := f.Bytes(); b != nil {
 		return b[off : off+n], nil
 	}
-	b := make([]byte, n)
+	if int64(cap(r.buf)) < n {
+		r.buf = make([]byte, n)
+	}
+	b := r.buf[:n]
 	if _, err := content.ReadAt(b, off); err != nil {
 		return nil, fmt.Errorf("read spooled ltx file %s: %w", f.TXID(), err)
 	}
 	return b, nil
 }
 
-// publishPart stores one message. An error without an answer of the server is
-// settled by the head of the stream.
+// publishPart stores one message. A refusal, or an answer that does not come,
+// is settled by the head of the stream.
 func (r *runner) publishPart(ctx context.Context, m wire.Meta, data []byte) error {
-	for try := 0; ; try++ {
+	for try := 1; ; {
 		seq, err := r.store(ctx, &nats.Msg{Subject: r.cfg.DB.DataSubject(), Header: m.Header(), Data: data})
 		if err == nil {
 			r.seq = seq
+			r.stored(m, seq)
 			return nil
 		}
-		stored, settleErr := r.settle(ctx, m, err)
-		if settleErr != nil || stored {
+		answer, settleErr := r.settle(ctx, m, err)
+		switch {
+		case settleErr != nil || answer == isStored:
 			return settleErr
+		case answer == isOpen:
+			try++
 		}
-		if try == 2 {
+		if try > maxTries {
 			return err
 		}
 	}
 }
 
-var errMoved = errors.New("the stream is not where it was left")
+var (
+	errMoved     = errors.New("the stream is not where it was left")
+	errDuplicate = errors.New("the server took the message for one that it has")
+)
 
-// settle reads the head after a publish that failed. stored: our message is
-// there. Neither stored nor an error: it is not, and may be tried again.
-func (r *runner) settle(ctx context.Context, m wire.Meta, cause error) (stored bool, err error) {
+// store publishes one message that must be the next on our subjects. One that
+// is under way is waited for even when ctx ends, so that its fate is known, yet
+// not when the connection is lost.
+func (r *runner) store(ctx context.Context, m *nats.Msg) (seq uint64, err error) {
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.times.ack)
+	defer cancel()
+	away := func() bool { return errors.Is(context.Cause(ctx), errAway) }
+	defer context.AfterFunc(ctx, func() {
+		if away() {
+			cancel()
+		}
+	})()
+	ack, err := r.cfg.JS.PublishMsg(wait, m, jetstream.WithExpectLastSequenceForSubject(r.seq, r.cfg.DB.Filter()), jetstream.WithRetryAttempts(0))
+	switch {
+	case err != nil && away():
+		return 0, errAway
+	case err != nil:
+		return 0, r.st.ExplainPublish(m.Subject, err)
+	case ack.Duplicate:
+		return 0, errDuplicate
+	}
+	return ack.Sequence, nil
+}
+
+// An answer is what the head of the stream says about a publish that failed.
+type answer int
+
+const (
+	isOpen   answer = iota // not stored, may be tried again
+	isStored               // stored, the acknowledgement was lost
+	isMoved                // not stored, and somebody's junk was: try again behind it
+)
+
+// settle reads the head after a publish that failed. An error ends the session.
+func (r *runner) settle(ctx context.Context, m wire.Meta, cause error) (answer, error) {
 	switch stream.Classify(cause) {
 	case stream.Full, stream.Permanent, stream.Canceled, stream.NoStream:
-		return false, cause
+		return 0, cause
 	}
-	if !r.cfg.JS.Conn().IsConnected() {
-		return false, cause // the next session reads the head
+	if errors.Is(cause, errAway) {
+		return 0, cause // the next session reads the head
 	}
-	head, err := r.st.Head(ctx, r.cfg.DB)
+	ctx, cancel := context.WithTimeout(ctx, ackWait)
+	defer cancel()
+	head, err := r.head(ctx)
 	if err != nil {
-		return false, errors.Join(cause, err)
+		return 0, errors.Join(cause, err)
 	}
 	if err := r.fenced(head); err != nil {
-		return false, err
+		return 0, err
 	}
 	switch d := head.Data; {
-	case head.LastSeq == r.seq:
-		return false, nil
-	case d != nil && d.Seq == head.LastSeq && d.Seq > r.seq && d.Meta.MsgID() == m.MsgID() && d.Meta.Writer == m.Writer:
-		r.seq = d.Seq
+	case d != nil && d.Seq > r.seq && d.Meta.MsgID() == m.MsgID() && d.Meta.Writer == m.Writer:
+		r.seq = head.LastSeq
+		r.stored(m, d.Seq)
 		r.bump(func(s *counters) { s.LostAcks++ })
-		return true, nil
-	case head.LastSeq > r.seq && (d == nil || d.Seq <= r.seq):
-		// Messages that are nobody's: step over them, they are not data.
+		return isStored, nil
+	case head.LastSeq == r.seq:
+		r.anew = r.anew || errors.Is(cause, errDuplicate)
+		return isOpen, nil
+	case head.LastSeq > r.seq && (d == nil || d.Seq <= r.seq || stale(head)):
 		r.cfg.Logger.Warn("foreign messages on our subjects", "seq", head.LastSeq)
 		r.bump(func(s *counters) { s.Foreign++ })
 		r.seq = head.LastSeq
-		return false, nil
+		return isMoved, nil
 	}
-	return false, fmt.Errorf("%w: its last sequence is %d, ours was %d: %w", errMoved, head.LastSeq, r.seq, cause)
+	return 0, fmt.Errorf("%w: its last sequence is %d, ours was %d: %w", errMoved, head.LastSeq, r.seq, cause)
 }
 
 // published records that f is stored whole.
-func (r *runner) published(f capture.File, m wire.Meta, first uint64, took time.Duration) error {
-	r.sent = f.TXID()
-	r.mu.Lock()
-	if m.Full {
-		r.mu.base = base{seq: first, time: time.Now()}
+func (r *runner) published(f capture.File, m wire.Meta, took time.Duration) error {
+	r.sent, r.progress = f.TXID(), true
+	if r.full != nil && m.Full && m.Max > r.full.TXID {
+		r.full = nil
 	}
-	r.mu.status.Files++
-	r.mu.status.Bytes += uint64(f.Size)
-	r.mu.status.Messages += uint64(m.Parts)
-	r.mu.Unlock()
+	if m.Full {
+		r.newBase(r.partial.first)
+	}
+	r.bump(func(s *counters) {
+		s.Files++
+		s.Bytes += uint64(f.Size)
+		s.Messages += uint64(m.Parts)
+	})
+	r.partial = partial{}
 	r.noteError(nil)
 	r.setAcked(f.Pos())
 	r.cfg.Metrics.published(r.cfg.DB, f, m.Parts, took)

@@ -1,0 +1,86 @@
+package publisher
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/ltxstream/ltxstream/internal/stream"
+	"github.com/ltxstream/ltxstream/wire"
+	"github.com/nats-io/nats.go"
+	"github.com/superfly/ltx"
+)
+
+// fenced tells whether somebody else has claimed the database since we did. A
+// claim of ours whose acknowledgement was lost is recognised first.
+func (r *runner) fenced(head stream.Head) error {
+	if same(head.Claim, r.attempt) {
+		r.claimed(r.attempt)
+	}
+	if r.claim == nil || head.Claim == nil || head.Claim.Epoch < r.claim.Epoch || same(head.Claim, r.claim) {
+		return nil
+	}
+	return &FencedError{DB: r.cfg.DB, Claim: *head.Claim, Spool: r.spoolDir()}
+}
+
+// same compares what tells two claims apart. Two runs on copies of one state
+// directory have the same writer; hardly ever do they claim in the same
+// millisecond under the same process id.
+func same(a, b *wire.Claim) bool {
+	return a != nil && b != nil && a.Epoch == b.Epoch && a.Writer == b.Writer && a.Host == b.Host && a.PID == b.PID && a.Time.Equal(b.Time)
+}
+
+func (r *runner) claimed(c *wire.Claim) {
+	r.claim = c
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.epoch = c.Epoch
+}
+
+// hold makes sure that the claim is ours. One that we hold already is renewed
+// when files are published again: under the same claim, the server would take
+// them for duplicates of those that it has lost or kept half.
+func (r *runner) hold(ctx context.Context, head stream.Head, at ltx.Pos, back bool) error {
+	unfinished := head.Data != nil && head.Data.Meta.Part < head.Data.Meta.Parts
+	continued := unfinished && r.continues(head)
+	if !continued {
+		r.partial = partial{}
+	}
+	if same(head.Claim, r.claim) && !back && !r.anew && unfinished == continued {
+		return nil
+	}
+	c, err := r.nextClaim(head, at)
+	if err != nil {
+		return err
+	}
+	r.attempt = &c
+	ack, err := r.store(ctx, &nats.Msg{Subject: r.cfg.DB.EpochSubject(), Header: c.Header()})
+	if err != nil {
+		return fmt.Errorf("claim: %w", err)
+	}
+	r.seq, r.anew = ack, false
+	r.partial = partial{}
+	r.claimed(&c)
+	r.cfg.Logger.Info("database claimed", "epoch", c.Epoch, "txid", c.Pos.TXID.String())
+	return nil
+}
+
+// nextClaim is our claim as readers will see it.
+func (r *runner) nextClaim(head stream.Head, at ltx.Pos) (wire.Claim, error) {
+	epoch := uint64(0)
+	for _, c := range []*wire.Claim{head.Claim, r.claim, r.attempt} {
+		if c != nil {
+			epoch = max(epoch, c.Epoch)
+		}
+	}
+	if head.Data != nil {
+		epoch = max(epoch, head.Data.Meta.Epoch)
+	}
+	c := wire.Claim{Epoch: epoch + 1, Writer: r.c.Writer(), Host: r.host, PID: os.Getpid(), Pos: at, Time: time.Now()}
+	c, err := wire.ParseClaim(c.Header())
+	if err != nil {
+		return c, fmt.Errorf("make claim at %s: %w", at, err)
+	}
+	return c, nil
+}

@@ -1,0 +1,175 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+
+	"github.com/ltxstream/ltxstream/internal/capture"
+	"github.com/ltxstream/ltxstream/internal/stream"
+	"github.com/ltxstream/ltxstream/wire"
+	"github.com/superfly/ltx"
+)
+
+// join leaves r at the head of the stream, with the claim.
+func (r *runner) join(ctx context.Context) (err error) {
+	if r.st, err = stream.Ensure(ctx, r.cfg.JS, r.streamConfig()); err != nil {
+		return err
+	}
+	head, err := r.head(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.fenced(head); err != nil {
+		return err
+	}
+	t, err := r.end(ctx, &head)
+	if err != nil {
+		return err
+	}
+	before := r.sent
+	at, err := r.follow(ctx, t)
+	if err != nil {
+		return err
+	}
+	if r.begun && at.TXID > before && r.full == nil {
+		r.bump(func(s *counters) { s.LostAcks++ })
+	}
+	r.seq = head.LastSeq
+	if err := r.hold(ctx, head, at, at.TXID < before); err != nil {
+		return err
+	}
+	r.begun, r.obeyed = true, r.obeyed || r.cfg.ForceReseed
+	return r.findBase(ctx, head)
+}
+
+// head reads the head of the stream, with the claim in force. A claim of an
+// older epoch behind it is junk, but must not hide it.
+func (r *runner) head(ctx context.Context) (stream.Head, error) {
+	h, err := r.st.Head(ctx, r.cfg.DB)
+	if err != nil || h.Claim == nil || same(h.Claim, r.claim) {
+		return h, err
+	}
+	before, err := r.st.ClaimBefore(ctx, r.cfg.DB, h.ClaimSeq)
+	if err != nil {
+		return h, err
+	}
+	if before != nil && before.Epoch >= h.Claim.Epoch {
+		h.Claim = before
+	}
+	return h, nil
+}
+
+// maxStale is how many messages are looked through for one that is not stale.
+const maxStale = 1000
+
+// end returns the tail of h. Data that readers ignore is replaced by what comes
+// before it; where that is too far away, only its claim is known.
+func (r *runner) end(ctx context.Context, h *stream.Head) (tail, error) {
+	if !stale(*h) {
+		return tailOf(*h), nil
+	}
+	r.cfg.Logger.Warn("stale messages at the end of the stream", "seq", h.Data.Seq, "epoch", h.Data.Meta.Epoch)
+	r.bump(func(s *counters) { s.Foreign++ })
+	newest := h.Data.Seq
+	for seq := newest - 1; seq > 0 && newest-seq <= maxStale; seq-- {
+		m, err := r.st.Get(ctx, seq)
+		if absent := isHeader(err) || stream.Classify(err) == stream.NotFound; absent || err == nil && m.Meta.DB != r.cfg.DB {
+			continue
+		} else if err != nil {
+			return tail{}, err
+		}
+		if h.Data = m; !stale(*h) {
+			return tailOf(*h), nil
+		}
+	}
+	h.Data = nil
+	return tail{pos: h.Claim.Pos, writer: h.Claim.Writer, host: h.Claim.Host, time: h.Claim.Time, loose: true}, nil
+}
+
+// isHeader reports whether err says that a message is not a data message.
+func isHeader(err error) bool {
+	_, ok := errors.AsType[*wire.HeaderError](err)
+	return ok
+}
+
+// follow makes the chain of this database go on behind t, and returns the
+// position that the next file follows.
+func (r *runner) follow(ctx context.Context, t tail) (ltx.Pos, error) {
+	if r.full != nil && t.pos.TXID <= r.full.TXID {
+		return *r.full, nil // decided before, and not published yet
+	}
+	p := decide(t, r.local(), r.cfg.ForceReseed && !r.obeyed)
+	switch p.do {
+	case goOn:
+		return p.at, r.goOn(t, p.at)
+	case prove:
+		return r.prove(ctx, t, p)
+	default:
+		return p.at, r.reseed(p.at)
+	}
+}
+
+func (r *runner) local() local {
+	l := local{pos: r.c.Pos(), writer: r.c.Writer(), host: r.host, time: r.known, known: r.c.PosAt}
+	for f, ok := r.spooled(0); ok; f, ok = r.spooled(f.TXID()) {
+		if f.Full {
+			l.bases = append(l.bases, f.PrePos())
+		}
+	}
+	return l
+}
+
+// goOn publishes what the spool holds behind at. Where that is not the end of
+// the stream, it begins with a full file.
+func (r *runner) goOn(t tail, at ltx.Pos) error {
+	r.sent, r.full = at.TXID, nil
+	if at != t.pos || t.loose {
+		r.cfg.Logger.Warn("stream has a hole, publishing the spool from its full file on", "txid", (at.TXID + 1).String(), "end", t.pos.String())
+		r.setAcked(ltx.Pos{})
+		return nil
+	}
+	r.setAcked(at)
+	return r.c.Acked(at.TXID)
+}
+
+// prove takes the end of the stream for the position of the database if their
+// checksums are equal.
+func (r *runner) prove(ctx context.Context, t tail, p plan) (ltx.Pos, error) {
+	r.stopCapture()
+	here := r.c.Pos()
+	err := r.c.Adopt(ctx, p.at)
+	switch {
+	case errors.Is(err, capture.ErrDiverged) && p.elseReseed:
+		r.cfg.Logger.Warn("database is older than what was published of it, publishing it as it is", "txid", here.String(), "end", t.pos.String())
+		at := later(t.pos, here)
+		return at, r.reseed(at)
+	case errors.Is(err, capture.ErrDiverged):
+		return ltx.Pos{}, &DivergedError{DB: r.cfg.DB, Path: r.cfg.Path, Stream: t.pos, Writer: t.writer, Local: here, cause: err}
+	case err != nil:
+		return ltx.Pos{}, err
+	}
+	r.cfg.Logger.Info("database is at the end of the stream, going on", "txid", p.at.TXID.String())
+	r.renumber()
+	r.sent = p.at.TXID
+	r.unask()
+	if p.full {
+		r.full = &p.at
+		r.c.Full()
+		return p.at, nil
+	}
+	r.full = nil
+	r.setAcked(p.at)
+	return p.at, nil
+}
+
+// reseed makes a full file follow at.
+func (r *runner) reseed(at ltx.Pos) error {
+	r.stopCapture()
+	if err := r.c.Reseed(at); err != nil {
+		return err
+	}
+	r.cfg.Logger.Info("a full file follows", "txid", (at.TXID + 1).String())
+	r.renumber()
+	r.sent, r.full = at.TXID, &at
+	return nil
+}

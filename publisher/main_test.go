@@ -1,0 +1,48 @@
+package publisher
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/ltxstream/ltxstream/testenv"
+	"github.com/ltxstream/ltxstream/testenv/child"
+	"github.com/ltxstream/ltxstream/wire"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+func TestMain(m *testing.M) {
+	testenv.Main(m, child.Jobs{"publisher": publisherJob})
+}
+
+// publisherSpec says what a publisher in a child process does.
+type publisherSpec struct {
+	URL, Path      string
+	DB             wire.DB
+	PerTransaction bool
+	SoftWALLimit   int64
+}
+
+// publisherJob publishes until it is stopped or killed.
+func publisherJob(ctx context.Context, raw json.RawMessage, out *child.Output) error {
+	var spec publisherSpec
+	if err := json.Unmarshal(raw, &spec); err != nil {
+		return err
+	}
+	nc, err := nats.Connect(spec.URL, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1))
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	p, err := New(Config{JS: js, DB: spec.DB, Path: spec.Path, PerTransaction: spec.PerTransaction, SoftWALLimit: spec.SoftWALLimit, SoleOwner: true})
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx)
+}
