@@ -57,6 +57,8 @@ type primary struct {
 	chain   wal.Chain // captured up to here
 	change  counter   // of the wal-index header there
 	resting bool      // unpinned, because nothing happens
+	watched bool      // notices of changes come
+	hot     bool      // polled, because notices would cost its writers too much
 }
 
 // remains are the files of a database that was replaced.
@@ -137,6 +139,9 @@ func (c *Capture) Close() error {
 	if c.ownNote {
 		errs = append(errs, c.notifier.Close())
 	}
+	if c.spool != nil {
+		errs = append(errs, c.spool.endSegment())
+	}
 	if c.table != nil {
 		errs = append(errs, c.table.Close())
 	}
@@ -158,6 +163,8 @@ type timing struct {
 	identified time.Time // the file was compared with its name
 	alone      time.Time // it was asked who else is there
 	asked      time.Time // who holds the WAL was asked for
+	lent       time.Time // the pin was lent to a writer then; zero: it is not
+	lendAgain  time.Time // not before may it be lent
 	tryCkpt    time.Time // not before may the WAL be restarted again
 	backoff    time.Duration
 }

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -61,7 +62,7 @@ func captureJob(ctx context.Context, raw json.RawMessage, out *child.Output) err
 		return err
 	}
 	cfg := Config{Path: spec.Path, SoftWALLimit: spec.SoftWALLimit, SpoolLimit: spec.SpoolLimit, SpoolTail: 1 << 40, SoleOwner: true}
-	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	cfg.Logger = slog.New(slog.DiscardHandler)
 	cfg.crash = spec.killer()
 	c, err := Open(ctx, cfg)
 	if err != nil {
@@ -124,10 +125,8 @@ func (s captureSpec) killer() func(string) {
 func (s captureSpec) damage() {
 	switch dir := StateDir(s.Path); s.Damage {
 	case "half file":
-		name := lastSpooled(dir)
-		if fi, err := os.Stat(name); err == nil {
-			_ = os.Truncate(name, fi.Size()/2)
-		}
+		f := lastSpooled(dir)
+		_ = os.Truncate(f.path, f.off+f.Size/2)
 	case "half table":
 		f, err := os.OpenFile(filepath.Join(dir, "checksums"), os.O_RDWR, 0)
 		if err != nil {
@@ -138,7 +137,7 @@ func (s captureSpec) damage() {
 		_, _ = f.ReadAt(txid[:], 16)
 		txid[0]++                     // of the update under way (below 255 here)
 		_, _ = f.WriteAt(txid[:], 32) // unfinished
-		file, err := os.Open(lastSpooled(dir))
+		file, err := lastSpooled(dir).Open()
 		if err != nil {
 			return
 		}
@@ -149,12 +148,41 @@ func (s captureSpec) damage() {
 	}
 }
 
-func lastSpooled(dir string) string {
-	names, _ := filepath.Glob(filepath.Join(dir, "spool", "*"+fileSuffix))
+// lastSpooled finds the newest LTX file of a spool without touching anything.
+func lastSpooled(dir string) (last File) {
+	names, _ := filepath.Glob(filepath.Join(dir, "spool", "*"))
 	if len(names) == 0 {
-		return ""
+		return File{}
 	}
-	return names[len(names)-1]
+	path := names[len(names)-1]
+	r, err := os.Open(path)
+	if err != nil {
+		return File{}
+	}
+	defer r.Close()
+	fi, _ := r.Stat()
+	if strings.HasSuffix(path, fileSuffix) {
+		last, _ = readFile(r, path, 0, fi.Size(), false)
+		return last
+	}
+	for off := int64(0); ; off = last.off + last.Size {
+		f, err := readRecord(r, path, off, fi.Size())
+		if err != nil {
+			return last
+		}
+		last = f
+	}
+}
+
+// dropLast undoes the write of the newest LTX file.
+func dropLast(dir string) {
+	switch f := lastSpooled(dir); {
+	case f.path == "":
+	case f.off > recordHeader:
+		_ = os.Truncate(f.path, f.off-recordHeader)
+	default:
+		_ = os.Remove(f.path)
+	}
 }
 
 // capturing is a capture in a child process.
@@ -212,7 +240,7 @@ type app struct {
 	rnd  *rand.Rand
 	db   *sql.DB
 
-	captured bool // by somebody, now
+	captured *capturing // by whom now; nil: by nobody
 }
 
 const appRows = 400

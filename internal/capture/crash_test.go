@@ -30,6 +30,7 @@ func TestKilledAtEachStep(t *testing.T) {
 				t.Parallel()
 				rnd := rand.New(rand.NewPCG(seed, 4))
 				a := newApp(t, sqlconn.Options{AutoCheckpoint: []int{0, 10, -1}[rnd.IntN(3)]}, seed)
+				spec := spec
 				spec.Path, spec.SoftWALLimit = a.path, 32<<10
 				if spec.Nth == 0 {
 					spec.Nth = 1 + rnd.IntN(8)
@@ -65,16 +66,16 @@ func TestKilledAtEachStep(t *testing.T) {
 var losses = map[string]func(t *testing.T, rnd *rand.Rand, dir string){
 	"last files": func(t *testing.T, rnd *rand.Rand, dir string) {
 		for range 1 + rnd.IntN(3) {
-			_ = os.Remove(lastSpooled(dir))
+			dropLast(dir)
 		}
 	},
 	"end of the last file": func(t *testing.T, rnd *rand.Rand, dir string) {
-		name := lastSpooled(dir)
-		fi, err := os.Stat(name)
-		must(t, err, os.Truncate(name, rnd.Int64N(fi.Size())))
+		f := lastSpooled(dir)
+		must(t, os.Truncate(f.path, f.off+rnd.Int64N(f.Size)))
 	},
 	"zeros in a file": func(t *testing.T, rnd *rand.Rand, dir string) {
-		overwrite(t, rnd, lastSpooled(dir), make([]byte, 64))
+		f := lastSpooled(dir)
+		overwriteAt(t, f.path, make([]byte, 64), f.off+rnd.Int64N(f.Size-64))
 	},
 	"table bytes": func(t *testing.T, rnd *rand.Rand, dir string) {
 		overwrite(t, rnd, filepath.Join(dir, "checksums"), []byte("garbage"))
@@ -98,10 +99,15 @@ func overwrite(t *testing.T, rnd *rand.Rand, name string, b []byte) {
 	t.Helper()
 	fi, err := os.Stat(name)
 	must(t, err)
+	overwriteAt(t, name, b, rnd.Int64N(max(1, fi.Size()-int64(len(b)))))
+}
+
+func overwriteAt(t *testing.T, name string, b []byte, off int64) {
+	t.Helper()
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	must(t, err)
 	defer f.Close()
-	_, err = f.WriteAt(b, rnd.Int64N(max(1, fi.Size()-int64(len(b)))))
+	_, err = f.WriteAt(b, off)
 	must(t, err)
 }
 
@@ -124,6 +130,8 @@ func TestPowerLossOfOurFiles(t *testing.T) {
 				lose(t, rnd, StateDir(a.path))
 				a.update(rnd.IntN(20))
 				r := run(t, Config{Path: a.path}, &shadow{})
+				r.settle()
+				a.update(100) // over every page
 				r.settle()
 				r.equal(a.path)
 				if r.shadow.fulls > 2 {

@@ -45,7 +45,7 @@ func TestDownWhileApplicationGoesOn(t *testing.T) {
 	all := gaps()
 	rnd := rand.New(rand.NewPCG(42, 3))
 	rnd.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	for _, g := range all[:short(96, len(all))] {
+	for _, g := range all[:short(48, len(all))] {
 		t.Run(g.String(), func(t *testing.T) {
 			t.Parallel()
 			a := newApp(t, sqlconn.Options{AutoCheckpoint: g.auto}, 1)

@@ -24,22 +24,27 @@ const (
 func (c *Capture) emptyWanted(h wal.Header) bool {
 	now := time.Now()
 	idle := now.Sub(c.timing.frames)
-	if h.MaxFrame == 0 || !c.covers(h) || !c.db.Pinned() || c.ckpt.busy || idle < emptyAlone || now.Before(c.timing.tryCkpt) {
+	if !c.covers(h) || !c.db.Pinned() || c.ckpt.busy || idle < emptyAlone || now.Before(c.timing.tryCkpt) {
 		return false
-	}
-	if idle >= emptyIdle {
-		return true
 	}
 	if now.Sub(c.timing.alone) < askEvery {
 		return false
 	}
 	c.timing.alone = now
+	if size, err := c.db.WALSize(); err != nil || size == 0 {
+		return false
+	}
 	_, shm := c.db.IDs()
-	return alone(shm)
+	return idle >= emptyIdle || alone(shm)
 }
 
 // empty backfills, restarts and truncates the WAL, as the last close would.
 func (c *Capture) empty(ctx context.Context, h wal.Header) error {
+	if h.MaxFrame == 0 {
+		err := c.truncate()
+		c.backOff(err == nil)
+		return ignoreBusy(err)
+	}
 	if c.db.Backfilled() != h.MaxFrame {
 		c.ckpt.begin(c.db) // its report is the time to go on
 		return nil
@@ -47,6 +52,21 @@ func (c *Capture) empty(ctx context.Context, h wal.Header) error {
 	done, err := c.restartWAL(ctx, c.db.TruncateWAL)
 	c.backOff(done)
 	return err
+}
+
+// truncate truncates a WAL that was restarted before.
+func (c *Capture) truncate() error {
+	if err := c.db.TryLock(wal.Write); err != nil {
+		return err
+	}
+	err := c.db.TryLock(wal.Ckpt)
+	if err == nil {
+		if h, herr := c.db.Header(); herr != nil || h.MaxFrame == 0 {
+			err = errors.Join(herr, c.db.TruncateWAL())
+		}
+		err = errors.Join(err, c.db.Unlock(wal.Ckpt))
+	}
+	return errors.Join(err, c.db.Unlock(wal.Write))
 }
 
 // dropStale removes the WAL that a replaced database file left behind, before

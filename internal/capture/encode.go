@@ -54,42 +54,49 @@ func (e *encoder) header(c *changes, txid ltx.TXID, pre ltx.Checksum) ltx.Header
 	return h
 }
 
-// write encodes c into the spool directory and returns the file with the
-// checksums of its pages, which stay valid until the next call. post computes
-// the rolling checksum from them. Where it fails nothing is left behind.
-func (e *encoder) write(db *wal.DB, c *changes, h ltx.Header, path string, post func([]pagesum.Page) ltx.Checksum) (File, []pagesum.Page, error) {
-	f := File{Header: h, Full: c.full, path: path}
-	out, err := os.Create(path)
-	if err != nil {
-		return File{}, nil, fmt.Errorf("spool ltx file: %w", err)
-	}
+// write encodes c into the spool and returns the file with the checksums of its
+// pages, which stay valid until the next call. post computes the rolling checksum
+// from them. Where it fails nothing is left behind.
+func (e *encoder) write(s *spool, db *wal.DB, c *changes, h ltx.Header, post func([]pagesum.Page) ltx.Checksum) (File, []pagesum.Page, error) {
+	f := File{Header: h, Full: c.full}
+	put := e.writeLarge
 	if int64(len(c.pages))*int64(c.pageSize) <= inMemory {
-		err = e.writeSmall(out, db, c, &f, post)
-	} else {
-		err = e.writeLarge(out, db, c, &f, post)
+		put = e.writeSmall
 	}
-	if err = errors.Join(err, out.Close()); err != nil {
-		return File{}, nil, errors.Join(fmt.Errorf("spool ltx file: %w", err), os.Remove(path))
+	if err := put(s, db, c, &f, post); err != nil {
+		return File{}, nil, err
 	}
 	return f, e.sums, nil
 }
 
-func (e *encoder) writeSmall(out *os.File, db *wal.DB, c *changes, f *File, post func([]pagesum.Page) ltx.Checksum) error {
+// writeSmall encodes in memory, where the file stays for the first reader.
+func (e *encoder) writeSmall(s *spool, db *wal.DB, c *changes, f *File, post func([]pagesum.Page) ltx.Checksum) error {
 	e.buf.Reset()
 	if err := e.encode(&e.buf, db, c, f, post); err != nil {
-		return err
+		return fmt.Errorf("spool ltx file: %w", err)
 	}
-	f.data = bytes.Clone(e.buf.Bytes())
-	_, err := out.Write(f.data)
-	return err
+	f.data = e.buf.Bytes()
+	return s.put(f)
 }
 
-func (e *encoder) writeLarge(out *os.File, db *wal.DB, c *changes, f *File, post func([]pagesum.Page) ltx.Checksum) error {
-	w := bufio.NewWriterSize(out, readChunk)
-	if err := e.encode(w, db, c, f, post); err != nil {
-		return err
+// writeLarge encodes into a file of its own.
+func (e *encoder) writeLarge(s *spool, db *wal.DB, c *changes, f *File, post func([]pagesum.Page) ltx.Checksum) error {
+	if err := s.endSegment(); err != nil {
+		return fmt.Errorf("spool ltx file: %w", err)
 	}
-	return w.Flush()
+	f.path = s.path(f.TXID(), f.Full)
+	out, err := os.Create(f.path)
+	if err != nil {
+		return fmt.Errorf("spool ltx file: %w", err)
+	}
+	w := bufio.NewWriterSize(out, readChunk)
+	if err = e.encode(w, db, c, f, post); err == nil {
+		err = w.Flush()
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return errors.Join(fmt.Errorf("spool ltx file: %w", err), os.Remove(f.path))
+	}
+	return nil
 }
 
 func (e *encoder) encode(w io.Writer, db *wal.DB, c *changes, f *File, post func([]pagesum.Page) ltx.Checksum) (err error) {

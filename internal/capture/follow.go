@@ -107,7 +107,7 @@ func (c *Capture) beginGeneration(h wal.Header) error {
 // missed meanwhile.
 func (c *Capture) repin(h wal.Header) (wal.Header, error) {
 	same := h.Salt == c.chain.Salt && h.MaxFrame == c.chain.Frame && c.isCount(h)
-	if same && c.resting {
+	if same && c.resting && (!c.lent() || time.Since(c.timing.lent) < lendMost) {
 		return h, nil
 	}
 	if same || !c.spoolHasRoom() {
@@ -121,9 +121,12 @@ func (c *Capture) repin(h wal.Header) (wal.Header, error) {
 	c.resting, c.timing.unpinned = false, time.Time{}
 	h, err := c.db.Header()
 	if err != nil || c.continues(h) && h.Salt != (wal.Salt{}) {
+		c.returned(false)
 		return h, err
 	}
-	return h, c.account(h)
+	err = c.account(h)
+	c.returned(true)
+	return h, err
 }
 
 // slotsTaken turns a pin that is busy into an error only where that lasts: a

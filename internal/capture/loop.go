@@ -11,11 +11,15 @@ import (
 // How often the loop looks at the wal-index, besides when it is told to.
 const (
 	idleAfter     = 10 * time.Second       // without new frames a database is idle
-	idlePoll      = 2 * time.Second        // an idle database
+	idlePoll      = 10 * time.Second       // an idle database, of which notices come
+	blindPoll     = 2 * time.Second        // … and one of which none come
 	activePoll    = 5 * time.Millisecond   // one that is not: is a checkpointer waiting?
 	yieldPoll     = 100 * time.Microsecond // while the pin is let go for a checkpointer
 	eventPoll     = 30 * time.Microsecond  // after a write to the -wal file, doubling
 	eventSpan     = 50 * time.Millisecond  // … for so long: the header follows the frames
+	hotPoll       = time.Millisecond       // a database that is written to all the time
+	hotGroup      = 8                      // commits in one group that make it so
+	coolAfter     = 10 * time.Millisecond  // without new frames it is not any more
 	tornSpan      = 50 * time.Millisecond  // a header torn for longer needs recovery
 	identifyEvery = 2 * time.Millisecond   // is it still the same file?
 	retryAfter    = 500 * time.Millisecond // after an error
@@ -68,7 +72,7 @@ func (c *Capture) loop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
-		case <-c.wake:
+		case <-c.wakeUnlessHot():
 			c.timing.event, poll = time.Now(), 0
 		case r := <-c.syncs:
 			waiting = append(waiting, r)
@@ -77,6 +81,15 @@ func (c *Capture) loop(ctx context.Context) {
 			c.backOff(done)
 		}
 	}
+}
+
+// wakeUnlessHot is what ends a wait early. While a database is written to all the
+// time nothing does: larger groups cost everybody less.
+func (c *Capture) wakeUnlessHot() <-chan struct{} {
+	if c.hot {
+		return nil
+	}
+	return c.wake
 }
 
 func (c *Capture) answer(waiting []chan syncResult, err error) {
@@ -99,15 +112,19 @@ func (c *Capture) nextPoll(err error, wanted bool, poll *time.Duration) time.Dur
 		return yieldPoll
 	case !c.timing.torn.IsZero():
 		return time.Millisecond
-	case c.db != nil && !c.db.Pinned() && !c.resting:
+	case c.db != nil && !c.db.Pinned() && (!c.resting || c.lent() && !c.hot && now.Sub(c.timing.lent) < lendSpan):
 		return yieldPoll
+	case c.hot:
+		return hotPoll
 	case now.Sub(c.timing.event) < eventSpan:
 		*poll = min(max(*poll*2, eventPoll), activePoll)
 		return *poll
 	case now.Sub(c.timing.frames) < idleAfter:
 		return activePoll
-	default:
+	case c.watched && c.resting:
 		return idlePoll
+	default:
+		return blindPoll
 	}
 }
 
@@ -129,6 +146,7 @@ func (c *Capture) step(ctx context.Context, wanted bool) (covered bool, err erro
 		return false, err
 	}
 	defer c.picture(h)
+	c.cool()
 	if c.pending(h) {
 		c.timing.frames = time.Now()
 		if err := c.takePending(ctx, h, wanted || contended); err != nil {

@@ -30,12 +30,15 @@ type writerSpec struct {
 	Reconnects  int // one in so many closes the connection first
 	Pause       time.Duration
 	Hold        bool // wait to be stopped or killed, with the connection open
+	Open        bool // … and inside a transaction that has spilled
+	Tolerant    bool // go on after SQLITE_BUSY
 }
 
 type writerReport struct {
 	Done        int
 	Checkpoints int
 	Busy        int // checkpoints that said busy
+	Refused     int // other statements
 	Slowest     time.Duration
 }
 
@@ -47,6 +50,11 @@ func writerJob(ctx context.Context, raw json.RawMessage, out *child.Output) erro
 	w := &writer{spec: spec, rnd: rand.New(rand.NewPCG(spec.Seed, 1))}
 	if err := w.run(ctx); err != nil {
 		return err
+	}
+	if spec.Open {
+		if _, err := w.db.ExecContext(ctx, "BEGIN IMMEDIATE; INSERT INTO t(v) VALUES (randomblob(2000000))"); err != nil {
+			return err
+		}
 	}
 	if err := out.Send(w.report); err != nil {
 		return err
@@ -71,7 +79,9 @@ func (w *writer) run(ctx context.Context) error {
 	}
 	for w.report.Done < w.spec.Statements && ctx.Err() == nil {
 		start := time.Now()
-		if err := w.one(ctx); err != nil {
+		if err := w.one(ctx); w.spec.Tolerant && sqlconn.IsBusy(err) {
+			w.report.Refused++
+		} else if err != nil {
 			return fmt.Errorf("statement %d: %w", w.report.Done, err)
 		}
 		w.report.Slowest = max(w.report.Slowest, time.Since(start))
@@ -130,7 +140,7 @@ func (w *writer) change(ctx context.Context) error {
 	case 3:
 		_, err = w.db.ExecContext(ctx, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?) INSERT INTO t(k, v) SELECT hex(randomblob(8)), randomblob(400) FROM n", 1+r.IntN(300))
 	case 4:
-		_, err = w.db.ExecContext(ctx, fmt.Sprintf("CREATE TABLE IF NOT EXISTS x%d(a); INSERT INTO x%[1]d VALUES (zeroblob(%d)); DROP TABLE IF EXISTS x%d", r.IntN(5), r.IntN(40000), r.IntN(5)))
+		_, err = w.db.ExecContext(ctx, fmt.Sprintf("BEGIN IMMEDIATE; CREATE TABLE IF NOT EXISTS x%d(a); INSERT INTO x%[1]d VALUES (zeroblob(%d)); DROP TABLE IF EXISTS x%d; COMMIT", r.IntN(5), r.IntN(40000), r.IntN(5)))
 	default:
 		_, err = w.db.ExecContext(ctx, "INSERT INTO t(k, v) VALUES (hex(randomblob(4)), randomblob(?))", r.IntN(200))
 	}

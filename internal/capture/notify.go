@@ -11,14 +11,14 @@ import (
 
 // Notifier tells captures that a -wal file was written or a database file was
 // replaced. One serves any number of databases: the operating system limits how
-// many watchers there can be. It watches their directories.
+// many watchers there can be. It watches the files, not
+// their directories: events of a watched directory carry names, and writers pay.
 type Notifier struct {
 	w    *fsnotify.Watcher
 	done chan struct{}
 	mu   struct {
 		sync.Mutex
 		wake map[string]chan struct{} // by file
-		dirs map[string]int           // how many of the files are in them
 	}
 }
 
@@ -30,7 +30,6 @@ func NewNotifier() (*Notifier, error) {
 	}
 	n := &Notifier{w: w, done: make(chan struct{})}
 	n.mu.wake = map[string]chan struct{}{}
-	n.mu.dirs = map[string]int{}
 	go n.run()
 	return n, nil
 }
@@ -85,37 +84,24 @@ func poke(ch chan struct{}) {
 	}
 }
 
-// watch pokes ch when the file at path changes. The slow poll of the capture is
-// the net under it: a file that cannot be watched is no error.
+// watch pokes ch when the file at path changes: a -wal file when it is written
+// to, others when they are replaced. The slow poll of the capture is the net
+// under it: a file that cannot be watched is no error.
 func (n *Notifier) watch(path string, ch chan struct{}) error {
 	path = filepath.Clean(path)
-	dir := filepath.Dir(path)
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.mu.wake[path] == nil {
-		n.mu.dirs[dir]++
-	}
 	n.mu.wake[path] = ch
-	if n.mu.dirs[dir] > 1 {
-		return nil
-	}
-	if err := n.w.Add(dir); err != nil {
-		return fmt.Errorf("watch %s: %w", dir, err)
+	n.mu.Unlock()
+	if err := n.w.Add(path); err != nil {
+		return fmt.Errorf("watch %s: %w", path, err)
 	}
 	return nil
 }
 
 func (n *Notifier) unwatch(path string) {
 	path = filepath.Clean(path)
-	dir := filepath.Dir(path)
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.mu.wake[path] == nil {
-		return
-	}
 	delete(n.mu.wake, path)
-	if n.mu.dirs[dir]--; n.mu.dirs[dir] == 0 {
-		delete(n.mu.dirs, dir)
-		_ = n.w.Remove(dir) // gone with its directory, or with the watcher
-	}
+	n.mu.Unlock()
+	_ = n.w.Remove(path) // gone with its file, or with the watcher
 }

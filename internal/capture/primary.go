@@ -91,11 +91,13 @@ func (c *Capture) awaitSettled() error {
 	return err
 }
 
-// watch has the -wal file and the name of the database watched.
+// watch has the -wal file and the database file watched.
 func (c *Capture) watch() {
+	c.hot, c.watched = false, true
 	for _, path := range []string{c.walPath, c.cfg.Path} {
 		if err := c.notifier.watch(path, c.wake); err != nil {
 			c.cfg.Logger.Warn("file changes are not notified, polling only", "path", path, "err", err)
+			c.watched = false
 		}
 	}
 }
@@ -103,6 +105,26 @@ func (c *Capture) watch() {
 func (c *Capture) unwatch() {
 	c.notifier.unwatch(c.walPath)
 	c.notifier.unwatch(c.cfg.Path)
+}
+
+// heat stops the notices of a -wal file that is written to all the time, which
+// cost its writers a good part of their throughput: polling costs them nothing.
+// They begin again when there is a pause.
+func (c *Capture) heat(commits int) {
+	switch {
+	case !c.hot && commits >= hotGroup:
+		c.hot = true
+		c.notifier.unwatch(c.walPath)
+	case c.hot && commits < hotGroup/2:
+		c.watch()
+	}
+}
+
+func (c *Capture) cool() {
+	if c.hot && time.Since(c.timing.frames) > coolAfter {
+		c.watch()
+		poke(c.wake) // what came before the watch gave no notice
+	}
 }
 
 // pin pins the WAL, waiting up to 5 s for readers to let go of a slot.

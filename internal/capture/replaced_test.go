@@ -2,15 +2,15 @@ package capture
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/mattn/go-sqlite3"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 )
@@ -29,7 +29,7 @@ var replacements = map[string]struct {
 		b, err := os.ReadFile(other)
 		must(t, err)
 		a.replace(func() {
-			must(t, os.Remove(a.path), os.RemoveAll(a.path+"-wal"), os.RemoveAll(a.path+"-shm"), os.WriteFile(a.path, b, 0o644))
+			must(t, os.Remove(a.path), os.RemoveAll(a.path+"-wal"), os.RemoveAll(a.path+"-shm"), copySlowly(a.path, b))
 		})
 	}},
 	"copy over": {resize: true, do: func(t *testing.T, a *app, other string) {
@@ -66,6 +66,22 @@ var replacements = map[string]struct {
 		a.close()
 		a.replace(func() { must(t, os.Rename(a.path+".new", a.path)) })
 	}},
+}
+
+// copySlowly writes a file as a copy over a network does: there are moments in
+// which it is empty, and in which it is half there.
+func copySlowly(path string, b []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	for _, part := range [][]byte{b[:len(b)/2], b[len(b)/2:]} {
+		<-time.After(30 * time.Millisecond)
+		if _, err := f.Write(part); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
+	return f.Close()
 }
 
 func raw(t *testing.T, db *sql.DB, f func(*sqlite3.SQLiteConn) error) error {
@@ -105,31 +121,24 @@ func (a *app) awaitEmpty() {
 	})
 }
 
-// walStamp changes when the -wal file is made anew, even under the same inode.
-func (a *app) walStamp() (stamp [2]int64) {
-	var st unix.Stat_t
-	if unix.Stat(a.path+"-wal", &st) == nil {
-		stamp = [2]int64{int64(st.Ino), st.Ctim.Nano()}
-	}
-	return stamp
-}
-
 // replace does what replaces the file of the closed application. While it is
 // captured there are two moments to wait for: until the WAL has been emptied,
 // and until the other file has been noticed.
 func (a *app) replace(do func()) {
 	a.t.Helper()
-	if !a.captured {
+	if a.captured == nil {
 		do()
 		return
 	}
 	a.awaitEmpty()
-	before := a.walStamp()
+	comparisons := func() uint64 {
+		rep, err := a.captured.r.Last()
+		must(a.t, err)
+		return rep.Stats.Comparisons
+	}
+	before := comparisons()
 	do()
-	await(a.t, "the replacement is noticed", func() bool {
-		now := a.walStamp()
-		return now != before && now != [2]int64{}
-	})
+	await(a.t, "the replacement is noticed", func() bool { return comparisons() > before })
 }
 
 func TestFileIsReplaced(t *testing.T) {
@@ -146,10 +155,11 @@ func TestFileIsReplaced(t *testing.T) {
 					a.update(30)
 					c.caughtUp()
 					a.close()
-					if !live {
+					if live {
+						a.captured = c
+					} else {
 						c.stop()
 					}
-					a.captured = live
 					how.do(t, a, other(t, pageSize))
 					want := imageOf(t, a.path)
 					a.open()
@@ -185,23 +195,34 @@ func btoi(b bool) int {
 // A database file renamed into place while the WAL of the old one is still there
 // must not get the old one's pages.
 func TestRenamedFileKeepsItsContent(t *testing.T) {
-	a := newApp(t, sqlconn.Options{}, 1)
-	c := captureIn(t, captureSpec{Path: a.path})
-	a.update(30)
-	c.caughtUp()
-	a.close()
-	o := newApp(t, sqlconn.Options{}, 99)
-	o.exec("UPDATE a SET v = zeroblob(200)")
-	o.close()
-	a.captured = true
-	a.replace(func() { must(t, os.Rename(o.path, a.path)) })
-	a.open()
-	var n int
-	must(t, a.db.QueryRow("SELECT count(*) FROM a WHERE v <> zeroblob(200)").Scan(&n))
-	if n != 0 {
-		t.Errorf("%d rows of the old database in the new one", n)
+	for _, wait := range []bool{true, false} {
+		a := newApp(t, sqlconn.Options{}, 1)
+		o := newApp(t, sqlconn.Options{}, 99)
+		o.exec("UPDATE a SET v = zeroblob(200)")
+		o.close()
+		c := captureIn(t, captureSpec{Path: a.path})
+		a.update(30)
+		c.caughtUp()
+		a.update(30)
+		a.close()
+		if wait {
+			a.awaitEmpty()
+		}
+		before, err := c.r.Last()
+		must(t, err, os.Rename(o.path, a.path))
+		await(t, "the replacement is noticed", func() bool {
+			rep, err := c.r.Last()
+			must(t, err)
+			return rep.Stats.Comparisons > before.Stats.Comparisons
+		})
+		a.open()
+		var n int
+		must(t, a.db.QueryRow("SELECT count(*) FROM a WHERE v <> zeroblob(200)").Scan(&n))
+		if n != 0 {
+			t.Errorf("waited %t: %d rows of the old database in the new one", wait, n)
+		}
+		c.caughtUp()
 	}
-	c.caughtUp()
 }
 
 // A symbolic link to the database is watched where it leads.
@@ -213,7 +234,8 @@ func TestDatabaseBehindSymlink(t *testing.T) {
 	a.update(20)
 	r.settle()
 	r.equal(a.path)
-	if !slices.Contains(r.c.notifier.w.WatchList(), filepath.Dir(a.path)) {
+	await(t, "a pause", func() bool { return !r.c.Stats().Pinned || slices.Contains(r.c.notifier.w.WatchList(), a.path+"-wal") })
+	if !slices.Contains(r.c.notifier.w.WatchList(), a.path+"-wal") {
 		t.Error("the -wal file is not watched")
 	}
 }

@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/wal"
@@ -10,7 +11,8 @@ import (
 
 // Bounds of a restart of the WAL. Writers wait while it holds WRITE.
 const (
-	backfillAt  = 8                    // times the soft limit, and we backfill ourselves
+	forceAt     = 4                    // times the soft limit, and we restart it ourselves
+	backfillAt  = 8                    // … and we backfill ourselves
 	fewToTake   = 64                   // frames left to capture under WRITE
 	fewToFill   = 256                  // frames left to backfill under WRITE
 	passes      = 8                    // attempts to get that near
@@ -21,9 +23,11 @@ const (
 	maxBackoff  = time.Second
 )
 
-// keepBounded restarts the WAL where its writers would do so if it were not for
-// the pin: once all of it is backfilled. Else they would go on behind it, and
-// checkpoint after every commit. Backfilling is left to the application, whose
+// keepBounded lets the WAL be restarted where its writers would do so if it were
+// not for the pin: once all of it is backfilled. Else they would go on behind
+// it, and checkpoint after every commit. It is the next writer who does it; we
+// do only where that does not come about, for writers that do not wait are
+// refused while we hold WRITE. Backfilling is left to the application, whose
 // checkpoints would fail while we hold CKPT (SQLite does not wait for that
 // lock), until the WAL is several times its soft limit.
 func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
@@ -37,8 +41,15 @@ func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 	if err != nil {
 		return err
 	}
+	if ready && c.pending(h) && c.overLimit(h, 1) {
+		if h, err = c.catchUpTo(ctx); err != nil || c.unsure {
+			return err
+		}
+	}
 	switch {
-	case ready:
+	case ready && c.lend(h):
+		return nil
+	case ready && c.overLimit(h, forceAt):
 		done, err := c.restartWAL(ctx, nil)
 		c.backOff(done)
 		return err
@@ -117,6 +128,18 @@ func (c *Capture) catchUp(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
+// catchUpTo captures until little is left to do, and returns the header then.
+func (c *Capture) catchUpTo(ctx context.Context) (wal.Header, error) {
+	if _, err := c.catchUp(ctx); err != nil || c.unsure {
+		return wal.Header{}, err
+	}
+	h, err := c.db.Header()
+	if err == nil && c.pending(h) && c.spoolHasRoom() {
+		err = c.takeAll(ctx, h)
+	}
+	return h, err
+}
+
 // restartLocked holds WRITE: the frames that are there now are the last ones.
 func (c *Capture) restartLocked(ctx context.Context, then func() error) (bool, error) {
 	h, err := c.db.Header()
@@ -126,38 +149,55 @@ func (c *Capture) restartLocked(ctx context.Context, then func() error) (bool, e
 	if err := c.takeAll(ctx, h); err != nil || c.unsure || c.pending(h) {
 		return false, err
 	}
-	if err := c.db.LockWithin(ctx, wal.Ckpt, ckptWait); err != nil {
+	next := wal.NextGeneration(h)
+	start := wal.Chain{PageSize: h.PageSize, BigEndian: h.BigEndian, Salt: next.Salt}
+	if err := c.saveCursor(slotNext, start); err != nil {
+		return false, err
+	}
+	if err := c.lockCkpt(ctx); err != nil {
 		return false, ignoreBusy(err)
 	}
-	done, err := c.restartFilled(ctx, h)
+	done, err := c.restartFilled(ctx, h, next)
+	if done {
+		c.chain = start
+		c.counted(next.Change)
+	}
 	if done && then != nil {
 		err = errors.Join(err, then())
 	}
 	return done, errors.Join(err, c.db.Unlock(wal.Ckpt))
 }
 
+// lockCkpt takes CKPT, waiting a moment for a checkpointer to end. It does not
+// sleep: that checkpointer is often the writer, which wants WRITE right after
+// and sleeps for a millisecond where it cannot have it.
+func (c *Capture) lockCkpt(ctx context.Context) error {
+	for deadline := time.Now().Add(ckptWait); ; {
+		err := c.db.TryLock(wal.Ckpt)
+		if !errors.Is(err, wal.ErrBusy) || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		for range 10 {
+			runtime.Gosched()
+		}
+	}
+}
+
 // restartFilled holds WRITE and CKPT.
-func (c *Capture) restartFilled(ctx context.Context, h wal.Header) (bool, error) {
-	left := h.MaxFrame - c.db.Backfilled()
-	if left > 2*fewToFill || left > 0 && !c.overLimit(h, 1) {
-		return false, nil
-	}
-	res, err := c.db.Backfill(ctx)
-	if err != nil || !res.Done() {
-		return false, err
-	}
-	next := wal.NextGeneration(h)
-	start := wal.Chain{PageSize: h.PageSize, BigEndian: h.BigEndian, Salt: next.Salt}
-	if err := c.saveCursor(slotNext, start); err != nil {
-		return false, err
+func (c *Capture) restartFilled(ctx context.Context, h, next wal.Header) (bool, error) {
+	if left := h.MaxFrame - c.db.Backfilled(); left > 0 {
+		if left > 2*fewToFill || !c.overLimit(h, 1) {
+			return false, nil
+		}
+		if res, err := c.db.Backfill(ctx); err != nil || !res.Done() {
+			return false, err
+		}
 	}
 	c.cfg.crash("restart")
 	if ok, err := c.restartWithin(ctx, next, readersWait); !ok {
 		return false, err
 	}
 	c.cfg.crash("restarted")
-	c.chain = start
-	c.counted(next.Change)
 	return true, nil
 }
 

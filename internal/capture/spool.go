@@ -1,11 +1,9 @@
 package capture
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,61 +14,13 @@ import (
 	"github.com/superfly/ltx"
 )
 
-// File is one LTX file in the spool.
-type File struct {
-	Header  ltx.Header
-	Trailer ltx.Trailer
-	Size    int64
-	Full    bool // holds every page of the database
-
-	path string
-	data []byte // the content, while it is small and new
-}
-
-// TXID returns the file's transaction.
-func (f File) TXID() ltx.TXID { return f.Header.MaxTXID }
-
-// Pos returns the position after the file.
-func (f File) Pos() ltx.Pos {
-	return ltx.Pos{TXID: f.Header.MaxTXID, PostApplyChecksum: f.Trailer.PostApplyChecksum}
-}
-
-// PrePos returns the position before the file.
-func (f File) PrePos() ltx.Pos { return f.Header.PreApplyPos() }
-
-// Content is an opened File.
-type Content interface {
-	io.ReaderAt
-	io.Closer
-}
-
-type memory struct{ *bytes.Reader }
-
-func (memory) Close() error { return nil }
-
-// Open opens the content. The file may leave the spool meanwhile; what is open
-// stays readable.
-func (f File) Open() (Content, error) {
-	if f.data != nil {
-		return memory{bytes.NewReader(f.data)}, nil
-	}
-	r, err := os.Open(f.path)
-	if err != nil {
-		return nil, fmt.Errorf("open spooled ltx file: %w", err)
-	}
-	return r, nil
-}
-
-// Bytes returns the whole content where it is at hand in memory; else nil. The
-// caller must not change it.
-func (f File) Bytes() []byte { return f.data }
-
-// spool keeps LTX files in a directory: those that await acknowledgement, and a
+// spool keeps LTX files in a directory, small ones in segments: those that await acknowledgement, and a
 // tail of those that have it, from which a stream that lost its newest messages
 // is repaired. Files are not synced: after a power loss the database itself,
 // compared with the head of the stream, is the source.
 type spool struct {
 	dir string
+	seg *segment // being written to, by the capturing goroutine; nil: none
 	mu  struct {
 		sync.Mutex
 		files   []File // contiguous, ascending
@@ -99,64 +49,60 @@ func openSpool(dir string) (*spool, error) {
 	}
 	s := &spool{dir: dir}
 	for _, e := range slices.Backward(names) {
-		if err := s.load(e); err != nil {
+		if err := s.load(filepath.Join(dir, e.Name())); err != nil {
 			return nil, fmt.Errorf("open spool: %w", err)
 		}
 	}
 	return s, nil
 }
 
-// load takes up one file, in descending order, or removes it.
-func (s *spool) load(e fs.DirEntry) error {
-	path := filepath.Join(s.dir, e.Name())
-	if !strings.HasSuffix(e.Name(), fileSuffix) {
-		if strings.HasSuffix(e.Name(), tempSuffix) {
-			return os.Remove(path)
-		}
+// load takes up what the file at path holds, newest first, as far as it
+// precedes what was loaded before; a file of which nothing is left is removed.
+func (s *spool) load(path string) error {
+	read := readSingle
+	switch {
+	case strings.HasSuffix(path, tempSuffix):
+		return os.Remove(path)
+	case strings.HasSuffix(path, segmentSuffix):
+		read = readSegment
+	case !strings.HasSuffix(path, fileSuffix):
 		return nil
 	}
-	f, err := readSpooled(path)
-	if err != nil || len(s.mu.files) > 0 && f.Pos() != s.mu.files[0].PrePos() {
+	files, err := read(path)
+	if err != nil {
+		return err
+	}
+	kept := 0
+	for _, f := range slices.Backward(files) {
+		if len(s.mu.files) > 0 && f.Pos() != s.mu.files[0].PrePos() {
+			break
+		}
+		s.mu.files = slices.Insert(s.mu.files, 0, f)
+		s.mu.pending += f.Size
+		kept++
+	}
+	if kept == 0 {
 		return os.Remove(path)
 	}
-	s.mu.files = slices.Insert(s.mu.files, 0, f)
-	s.mu.pending += f.Size
 	return nil
 }
 
-func readSpooled(path string) (File, error) {
+// readSingle reads a file that is one LTX file; nothing, where it is damaged.
+func readSingle(path string) ([]File, error) {
 	r, err := os.Open(path)
 	if err != nil {
-		return File{}, err
+		return nil, err
 	}
 	defer r.Close()
 	fi, err := r.Stat()
 	if err != nil {
-		return File{}, err
+		return nil, err
 	}
-	f := File{path: path, Size: fi.Size(), Full: strings.HasSuffix(path, fullSuffix)}
-	if err := f.readEnds(r); err != nil {
-		return File{}, fmt.Errorf("read %s: %w", path, err)
+	f, err := readFile(r, path, 0, fi.Size(), strings.HasSuffix(path, fullSuffix))
+	if err != nil {
+		return nil, nil
 	}
-	if err := ltx.NewDecoder(r).Verify(); err != nil {
-		return File{}, fmt.Errorf("verify %s: %w", path, err)
-	}
-	return f, nil
-}
-
-func (f *File) readEnds(r io.ReaderAt) error {
-	if f.Size < ltx.HeaderSize+ltx.TrailerSize {
-		return io.ErrUnexpectedEOF
-	}
-	head := make([]byte, ltx.HeaderSize)
-	tail := make([]byte, ltx.TrailerSize)
-	if _, err := r.ReadAt(head, 0); err != nil {
-		return err
-	}
-	if _, err := r.ReadAt(tail, f.Size-ltx.TrailerSize); err != nil {
-		return err
-	}
-	return errors.Join(f.Header.UnmarshalBinary(head), f.Trailer.UnmarshalBinary(tail))
+	return []File{f}, nil
 }
 
 func (s *spool) path(txid ltx.TXID, full bool) string {
@@ -238,29 +184,43 @@ func (s *spool) trim(txid ltx.TXID, tail int64) (paths []string) {
 	for ; s.mu.tail > tail && cut < s.search(s.mu.acked)-1; cut++ {
 		s.mu.tail -= s.mu.files[cut].Size
 	}
-	for _, f := range s.mu.files[:cut] {
-		paths = append(paths, f.path)
-	}
+	paths = pathsOf(s.mu.files[:cut])
 	s.mu.files = slices.Delete(s.mu.files, 0, cut)
+	if n := len(paths); n > 0 && len(s.mu.files) > 0 && paths[n-1] == s.mu.files[0].path {
+		paths = paths[:n-1] // the segment goes with the last file in it
+	}
 	return paths
 }
 
-// release lets go of memory: an idle database keeps none.
-func (s *spool) release() {
+// pathsOf returns the paths of files, each once.
+func pathsOf(files []File) (paths []string) {
+	for _, f := range files {
+		if n := len(paths); n == 0 || paths[n-1] != f.path {
+			paths = append(paths, f.path)
+		}
+	}
+	return paths
+}
+
+// release lets go of memory and descriptors: an idle database keeps none.
+func (s *spool) release() error {
+	err := s.endSegment()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.mu.files {
 		s.mu.files[i].data = nil
 	}
+	return err
 }
 
 // clear removes every file: the chain begins anew with a full file.
 func (s *spool) clear() error {
+	err := s.endSegment()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
-	for _, f := range s.mu.files {
-		errs = append(errs, os.Remove(f.path))
+	errs := []error{err}
+	for _, path := range pathsOf(s.mu.files) {
+		errs = append(errs, os.Remove(path))
 	}
 	s.mu.files, s.mu.acked, s.mu.pending, s.mu.tail = nil, 0, 0, 0
 	return errors.Join(errs...)

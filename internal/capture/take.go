@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/internal/wal"
@@ -53,6 +52,7 @@ func (c *Capture) take(h wal.Header) error {
 	if err := c.commit(ch); err != nil {
 		return err
 	}
+	c.heat(ch.commits)
 	c.change.known = false
 	if c.chain.Frame == h.MaxFrame {
 		c.counted(h.Change)
@@ -75,7 +75,7 @@ func (c *Capture) commit(ch *changes) error {
 	pos := c.Pos()
 	h := c.enc.header(ch, pos.TXID+1, pos.PostApplyChecksum)
 	c.cfg.crash("spool")
-	f, sums, err := c.enc.write(c.db, ch, h, c.spool.path(h.MaxTXID, ch.full), func(sums []pagesum.Page) ltx.Checksum {
+	f, sums, err := c.enc.write(c.spool, c.db, ch, h, func(sums []pagesum.Page) ltx.Checksum {
 		if ch.full {
 			return totalOf(sums)
 		}
@@ -86,7 +86,7 @@ func (c *Capture) commit(ch *changes) error {
 	}
 	c.cfg.crash("spooled")
 	if err := c.record(f, ch, sums); err != nil {
-		return errors.Join(err, os.Remove(f.path)) // nobody has seen it
+		return errors.Join(err, c.spool.undo(f)) // nobody has seen it
 	}
 	c.cfg.crash("table")
 	c.setPos(f.Pos())

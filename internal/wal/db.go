@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // DB is one database in WAL mode as this package sees it: its three files, the
@@ -59,8 +61,10 @@ func (d *DB) open() (err error) {
 	if d.wal, err = os.OpenFile(d.path+"-wal", os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 		return fmt.Errorf("open wal: %w", err)
 	}
-	d.index, err = openIndex(d.shm)
-	return err
+	if d.index, err = openIndex(d.shm); err != nil {
+		return err
+	}
+	return d.keepPending()
 }
 
 // Close drops the locks and unmaps the index. The descriptors of the database
@@ -78,6 +82,7 @@ func (d *DB) Close() error {
 		release(d.shm, d.shmID)
 	}
 	if d.db != nil {
+		errs = append(errs, d.setPending(unix.F_UNLCK))
 		release(d.db, d.dbID)
 	}
 	d.index, d.wal, d.shm, d.db = nil, nil, nil, nil

@@ -1,0 +1,164 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/ltxstream/ltxstream/testenv/sqlconn"
+)
+
+// Checkpoints of the application succeed with us as they do without, and no
+// statement waits for us.
+func TestCheckpointsOfTheApplication(t *testing.T) {
+	for _, timeout := range []time.Duration{0, 10 * time.Second} {
+		t.Run(fmt.Sprint("busy timeout ", timeout), func(t *testing.T) {
+			work := func(path string) writerReport {
+				o := sqlconn.Options{Journal: "wal", BusyTimeout: max(timeout, time.Nanosecond)}
+				p, reports := writeReporting(t, writerSpec{Path: path, Seed: 5, Statements: short(300, 5000), Checkpoints: 6, Options: o, Tolerant: true})
+				finish(t, p)
+				rep, err := reports.Last()
+				must(t, err)
+				return rep
+			}
+			alone := work(seeded(t, sqlconn.Options{}))
+			path := seeded(t, sqlconn.Options{})
+			r := run(t, Config{Path: path}, &shadow{})
+			r.settle()
+			with := work(path)
+			r.settle()
+			r.equal(path)
+			t.Logf("alone %+v, with a capture %+v, stats %+v", alone, with, r.c.Stats())
+			// Without a timeout RESTART and TRUNCATE, half of them, meet the pin where
+			// they follow a commit at once: there is no time to yield.
+			allowed := with.Checkpoints / 10
+			if timeout == 0 {
+				allowed = with.Checkpoints * 6 / 10
+			}
+			if with.Busy > alone.Busy+allowed {
+				t.Errorf("%d of %d checkpoints were busy, %d without a capture", with.Busy, with.Checkpoints, alone.Busy)
+			}
+			if with.Slowest > alone.Slowest+2*time.Second { // a stall by the pin lasts for the busy timeout
+				t.Errorf("the slowest statement took %s, %s without a capture", with.Slowest, alone.Slowest)
+			}
+			if with.Refused > with.Done/20 {
+				t.Errorf("%d of %d statements were refused", with.Refused, with.Done)
+			}
+		})
+	}
+}
+
+// An idle database can be checkpointed at once.
+func TestCheckpointOfIdleDatabase(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	r := run(t, Config{Path: a.path}, &shadow{})
+	r.settle()
+	for range 20 {
+		a.update(1)
+		r.settle()
+		start := time.Now()
+		if res := a.checkpoint("TRUNCATE"); res.Busy || time.Since(start) > time.Second {
+			t.Errorf("%+v after %s", res, time.Since(start))
+		}
+	}
+	if s := r.c.Stats(); s.Comparisons > 3 {
+		t.Errorf("%d comparisons", s.Comparisons)
+	}
+}
+
+// A comparison lets a checkpointer pass.
+func TestCheckpointDuringComparison(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	a.exec("CREATE TABLE b (x BLOB)")
+	for range 4 {
+		a.exec("INSERT INTO b VALUES (randomblob(10000000))")
+	}
+	r := run(t, Config{Path: a.path, crash: func(label string) {
+		if label == "compare" {
+			time.Sleep(20 * time.Millisecond) // a large database
+		}
+	}}, &shadow{})
+	for range 5 {
+		a.update(3)
+		start := time.Now()
+		if res := a.checkpoint("TRUNCATE"); res.Busy || time.Since(start) > time.Second {
+			t.Errorf("%+v after %s", res, time.Since(start))
+		}
+	}
+	r.settle()
+	r.equal(a.path)
+}
+
+func TestJournalModeStays(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	c := captureIn(t, captureSpec{Path: a.path})
+	c.caughtUp()
+	a.exec("PRAGMA busy_timeout=0")
+	if _, err := a.db.Exec("PRAGMA journal_mode=delete"); !sqlconn.IsBusy(err) {
+		t.Errorf("%v, want SQLITE_BUSY", err)
+	}
+}
+
+// A writer killed inside a transaction that has spilled leaves frames which are
+// not committed.
+func TestWriterKilledInTransaction(t *testing.T) {
+	path := seeded(t, sqlconn.Options{})
+	r := run(t, Config{Path: path}, &shadow{})
+	for seed := range uint64(3) {
+		p, reports := writeReporting(t, writerSpec{Path: path, Seed: seed, Statements: 20, Hold: true, Open: true, Options: sqlconn.Options{Journal: "wal", BusyTimeout: time.Second, CacheKiB: 20}})
+		_, err := reports.WaitFor(t.Context(), p, func(r writerReport) (bool, error) { return r.Done > 0, nil })
+		must(t, err)
+		p.Kill()
+		finish(t, write(t, writerSpec{Path: path, Seed: 100 + seed, Statements: 20}))
+		r.settle()
+		r.equal(path)
+	}
+}
+
+func TestSeveralWritersAndSettings(t *testing.T) {
+	path := seeded(t, sqlconn.Options{})
+	r := run(t, Config{Path: path}, &shadow{})
+	for _, sync := range []string{"off", "normal", "full"} {
+		o := sqlconn.Options{Journal: "wal", BusyTimeout: 20 * time.Second, Synchronous: sync}
+		p := write(t, writerSpec{Path: path, Seed: 1, Statements: 80, Checkpoints: 20, Options: o})
+		q := write(t, writerSpec{Path: path, Seed: 2, Statements: 80, Checkpoints: 20, Options: o})
+		finish(t, p)
+		finish(t, q)
+	}
+	py := exec.CommandContext(t.Context(), "python3", "-c", `
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1], timeout=20, isolation_level=None)
+for i in range(300):
+    c.execute("INSERT INTO t(k, v) VALUES (?, zeroblob(100))", (str(i),))
+    if i % 50 == 0: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+`, path)
+	if out, err := py.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	r.settle()
+	r.equal(path)
+	if r.shadow.fulls != 1 {
+		t.Errorf("%d full files", r.shadow.fulls)
+	}
+}
+
+// While somebody reads for long the WAL grows, and Stats names who it is.
+func TestLongReader(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	r := run(t, Config{Path: a.path, SoftWALLimit: 64 << 10}, &shadow{})
+	reader, err := sqlconn.OpenOne(t.Context(), a.path, sqlconn.Options{Mode: "ro"})
+	must(t, err)
+	defer reader.Close()
+	tx, err := reader.BeginTx(context.Background(), nil)
+	must(t, err)
+	var n int
+	must(t, tx.QueryRow("SELECT count(*) FROM a").Scan(&n))
+	await(t, "the reader to be named", func() bool { a.update(5); return len(r.c.Stats().Pinners) > 0 })
+	r.settle()
+	must(t, tx.Rollback())
+	await(t, "a restart", func() bool { a.update(5); return r.c.Stats().WALFrames < 100 })
+	r.settle()
+	r.equal(a.path)
+}
