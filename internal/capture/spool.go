@@ -181,14 +181,15 @@ func (s *spool) trim(txid ltx.TXID, tail int64) (paths []string) {
 		s.mu.tail += s.mu.files[i].Size
 	}
 	cut := 0
-	for ; s.mu.tail > tail && cut < s.search(s.mu.acked)-1; cut++ {
-		s.mu.tail -= s.mu.files[cut].Size
+	rest := s.mu.tail
+	for i := 0; rest > tail && i < s.search(s.mu.acked)-1; i++ {
+		rest -= s.mu.files[i].Size
+		if s.mu.files[i+1].path != s.mu.files[i].path { // a segment goes as a whole
+			cut, s.mu.tail = i+1, rest
+		}
 	}
 	paths = pathsOf(s.mu.files[:cut])
 	s.mu.files = slices.Delete(s.mu.files, 0, cut)
-	if n := len(paths); n > 0 && len(s.mu.files) > 0 && paths[n-1] == s.mu.files[0].path {
-		paths = paths[:n-1] // the segment goes with the last file in it
-	}
 	return paths
 }
 
