@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -17,8 +16,10 @@ import (
 	"github.com/ltxstream/ltxstream/subscriber"
 	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/ltxstream/ltxstream/testenv/bank"
+	"github.com/ltxstream/ltxstream/testenv/foreign"
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 	"github.com/ltxstream/ltxstream/wire"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/superfly/ltx"
 )
@@ -26,7 +27,7 @@ import (
 func TestMain(m *testing.M) { testenv.Main(m, jobs()) }
 
 const (
-	patience = 60 * time.Second
+	patience = 30 * time.Second
 	appDB    = wire.DB("app") // the database of most tests
 )
 
@@ -144,6 +145,18 @@ func settle(t testing.TB, p *publisher.Publisher, subs ...*subscriber.Subscriber
 	return pos
 }
 
+// settleAtLeast is settle while somebody goes on committing.
+func settleAtLeast(t testing.TB, p *publisher.Publisher, s *subscriber.Subscriber) ltx.Pos {
+	t.Helper()
+	pos := syncNow(t, p)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := s.WaitFor(ctx, pos.TXID); err != nil {
+		t.Fatalf("%v; status %+v", err, s.Status())
+	}
+	return pos
+}
+
 // waitAt waits until the replica holds what pos says. Its TXID may be later: a
 // full file may repeat that content.
 func waitAt(t testing.TB, s *subscriber.Subscriber, pos ltx.Pos) {
@@ -159,6 +172,16 @@ func waitAt(t testing.TB, s *subscriber.Subscriber, pos ltx.Pos) {
 		}
 		return nil
 	})
+}
+
+// watch starts a reader that judges every state it sees; see testenv.Finish.
+func watch(t testing.TB, path string) *foreign.Process {
+	t.Helper()
+	p := testenv.Foreign(t, foreign.Config{Path: path, DB: sqlconn.Options{Mode: "ro"}, Interval: 2 * time.Millisecond})
+	if _, err := p.WaitFor(t.Context(), func(r foreign.Report) bool { return r.Checks > 0 }); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // transfers makes n transfers and returns the sequence of the last.
@@ -180,13 +203,13 @@ type census struct{ files, full, claims, messages int }
 // count reads all headers of a database in the stream.
 func count(t testing.TB, js jetstream.JetStream, db wire.DB) (c census) {
 	t.Helper()
-	for m := range history(t, js, db) {
+	for _, m := range history(t, js, db) {
 		c.messages++
-		if m.Subject == db.EpochSubject() {
+		if m.subject == db.EpochSubject() {
 			c.claims++
 			continue
 		}
-		meta, err := wire.ParseMeta(m.Header)
+		meta, err := wire.ParseMeta(m.header)
 		if err != nil {
 			continue
 		}
@@ -200,37 +223,55 @@ func count(t testing.TB, js jetstream.JetStream, db wire.DB) (c census) {
 	return c
 }
 
-// history yields the raw messages of a database in the stream's order.
-func history(t testing.TB, js jetstream.JetStream, db wire.DB) func(yield func(*jetstream.RawStreamMsg) bool) {
-	t.Helper()
-	return func(yield func(*jetstream.RawStreamMsg) bool) {
-		for seq := uint64(1); ; {
-			m := messageAt(t, js, db, seq)
-			if m == nil || !yield(m) {
-				return
-			}
-			seq = m.Sequence + 1
-		}
-	}
+// message is one of the stream, without its body.
+type message struct {
+	subject string
+	header  nats.Header
+	seq     uint64
 }
 
-// messageAt returns the first message of a database from seq on; nil: none. A
-// server that is on its way back is waited for.
-func messageAt(t testing.TB, js jetstream.JetStream, db wire.DB, seq uint64) (m *jetstream.RawStreamMsg) {
+// history yields what the stream holds of a database. A server that is on its
+// way back is waited for.
+func history(t testing.TB, js jetstream.JetStream, db wire.DB) (all []message) {
 	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
-	testenv.Until(t, patience, "the stream", func() error {
-		str, err := js.Stream(ctx, wire.DefaultStream)
-		if err != nil {
-			return err
-		}
-		m, err = str.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(db.Filter()))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil
-		}
+	testenv.Until(t, patience, "the stream", func() (err error) {
+		all, err = readHistory(context.WithoutCancel(t.Context()), js, db)
 		return err
 	})
-	return m
+	return all
+}
+
+func readHistory(ctx context.Context, js jetstream.JetStream, db wire.DB) (all []message, err error) {
+	str, err := js.Stream(ctx, wire.DefaultStream)
+	if err != nil {
+		return nil, err
+	}
+	c, err := str.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{db.Filter()}, HeadersOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	if info, err := c.Info(ctx); err != nil || info.NumPending == 0 {
+		return nil, err
+	}
+	it, err := c.Messages(jetstream.PullMaxMessages(1000))
+	if err != nil {
+		return nil, err
+	}
+	defer it.Stop()
+	for {
+		m, err := it.Next(jetstream.NextMaxWait(5 * time.Second))
+		if err != nil {
+			return nil, err
+		}
+		md, err := m.Metadata()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, message{m.Subject(), m.Headers(), md.Sequence.Stream})
+		if md.NumPending == 0 {
+			return all, nil
+		}
+	}
 }
 
 // expectFull fails the test unless the stream holds exactly n full files.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/ltxstream/ltxstream/testenv/app"
-	"github.com/ltxstream/ltxstream/testenv/foreign"
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -63,7 +62,7 @@ func (s *stage) round(harm func()) {
 // killing runs rounds of harm under a reader that judges what it sees.
 func (s *stage) killing(harm func()) {
 	s.t.Helper()
-	reader := testenv.Foreign(s.t, foreign.Config{Path: s.f.replica, DB: sqlconn.Options{Mode: "ro"}, Interval: 2 * time.Millisecond})
+	reader := watch(s.t, s.f.replica)
 	for range killRounds {
 		s.round(harm)
 	}

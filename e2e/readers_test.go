@@ -20,14 +20,14 @@ func readersOf(path string) map[string]foreign.Config {
 	const big = 256 << 20
 	return map[string]foreign.Config{
 		"go ro long-lived mmap":       {DB: sqlconn.Options{Mode: "ro", MMap: big}},
-		"go ro fresh":                 {DB: sqlconn.Options{Mode: "ro"}, Fresh: true},
-		"go rw long-lived small":      {DB: sqlconn.Options{Mode: "rw", CacheKiB: 2 << 10}},
-		"go ro holds a transaction":   {Action: foreign.Hold, Hold: holdSpan, DB: sqlconn.Options{Mode: "ro"}},
+		"go ro fresh":                 {DB: sqlconn.Options{Mode: "ro"}, Fresh: true, Interval: readerPause},
+		"go rw long-lived small":      {DB: sqlconn.Options{Mode: "rw", CacheKiB: 2 << 10}, Interval: readerPause},
+		"go ro holds a transaction":   {Action: foreign.Hold, Hold: holdSpan, Interval: holdSpan, DB: sqlconn.Options{Mode: "ro"}},
 		"go tries to write":           {Action: foreign.TryWrite, Interval: 10 * time.Millisecond, DB: sqlconn.Options{Mode: "rw"}},
 		"go truncates":                {Action: foreign.Checkpoint, Mode: "TRUNCATE", Interval: 15 * time.Millisecond, DB: sqlconn.Options{Mode: "rw"}},
-		"python ro long-lived cache":  {Runtime: foreign.Python, DB: sqlconn.Options{Mode: "ro", CacheKiB: 200 << 10}},
-		"python rw fresh mmap":        {Runtime: foreign.Python, Fresh: true, DB: sqlconn.Options{Mode: "rw", MMap: big}},
-		"python holds a transaction":  {Runtime: foreign.Python, Action: foreign.Hold, Hold: holdSpan, DB: sqlconn.Options{Mode: "ro", MMap: big}},
+		"python ro long-lived cache":  {Runtime: foreign.Python, DB: sqlconn.Options{Mode: "ro", CacheKiB: 200 << 10}, Interval: readerPause},
+		"python rw fresh mmap":        {Runtime: foreign.Python, Fresh: true, Interval: readerPause, DB: sqlconn.Options{Mode: "rw", MMap: big}},
+		"python holds a transaction":  {Runtime: foreign.Python, Action: foreign.Hold, Hold: holdSpan / 4, Interval: holdSpan / 2, DB: sqlconn.Options{Mode: "ro", MMap: big}},
 		"python tries to write fresh": {Runtime: foreign.Python, Action: foreign.TryWrite, Fresh: true, Interval: 10 * time.Millisecond, DB: sqlconn.Options{Mode: "rw"}},
 	}
 }
@@ -97,7 +97,7 @@ func TestReadersOfTheReplica(t *testing.T) {
 
 	writer := testenv.App(t, app.Config{Path: f.primary, DB: sqlconn.WAL(), Seed: 7, Rate: 300, NoteBytes: 400})
 	c := gather(t, f.replica)
-	fresh, lived := 0, testenv.OpenDB(t, f.replica, sqlconn.Options{Mode: "ro"})
+	waits, lived := 0, testenv.OpenDB(t, f.replica, sqlconn.Options{Mode: "ro"})
 	victims := 0
 	for c.checks(t) < readerChecks || writer.Progress().Report.Commits < 900 || victims < 5 {
 		victims += killOneReader(t, f.replica)
@@ -111,7 +111,7 @@ func TestReadersOfTheReplica(t *testing.T) {
 			once := testenv.OpenDB(t, f.replica, sqlconn.Options{Mode: "ro"})
 			notOlder(t, "fresh", once, want)
 			_ = once.Close()
-			fresh++
+			waits++
 		}
 	}
 	rep, err := writer.Finish(t.Context())
@@ -121,8 +121,8 @@ func TestReadersOfTheReplica(t *testing.T) {
 	settle(t, p, s)
 	total := c.disperse(t)
 	st := s.Status()
-	t.Logf("%d checks, %d waits, %d readers killed, %s; replica: %d restarts, %d blocked, longest pause %v",
-		total, fresh, victims, rep.Report, st.Replica.Restarts, st.Replica.RestartsBlocked, st.Replica.LongestPause)
+	t.Logf("%d checks, %d waits, %d readers killed, %s; stream: %+v; replica: %d files applied in %v, %d restarts, %d blocked, longest pause %v",
+		total, waits, victims, rep.Report, count(t, js, appDB), st.Files, st.Replica.ApplyTime, st.Replica.Restarts, st.Replica.RestartsBlocked, st.Replica.LongestPause)
 	_ = lived.Close()
 	early.mustSee(t, 2)
 	testenv.Compare(t, f.primary, f.replica)
@@ -187,4 +187,30 @@ func (e *earlyReader) mustSee(t *testing.T, n int) earlyReport {
 		t.Fatal(err)
 	}
 	return rep
+}
+
+// TestClosingConnectionsBusyNobody: a SQLite connection that closes tries for
+// the EXCLUSIVE lock, and whoever opens the database in that moment gets
+// SQLITE_BUSY; between plain connections that happens within a second. Not on a
+// replica, and not on a primary.
+func TestClosingConnectionsBusyNobody(t *testing.T) {
+	t.Parallel()
+	srv := testenv.Node(t)
+	f := paths(t)
+	_, teller := testenv.Bank(t, f.primary, sqlconn.WAL(), 1)
+	p, _ := publish(t, srv.JetStream(), appDB, f.primary)
+	s, _ := replicate(t, srv.JetStream(), appDB, f.replica)
+	settle(t, p, s)
+	c := crowd{}
+	for _, path := range []string{f.primary, f.replica} {
+		c["python closes "+path] = testenv.Foreign(t, foreign.Config{Runtime: foreign.Python, Path: path, Fresh: true, DB: sqlconn.Options{Mode: "rw"}})
+		c["go closes "+path] = testenv.Foreign(t, foreign.Config{Path: path, Fresh: true, DB: sqlconn.Options{Mode: "rw"}})
+		c["go opens "+path] = testenv.Foreign(t, foreign.Config{Path: path, Fresh: true, DB: sqlconn.Options{Mode: "ro"}})
+	}
+	for c.checks(t) < 4000 {
+		transfers(t, teller, 1)
+	}
+	c.disperse(t)
+	settle(t, p, s)
+	testenv.Compare(t, f.primary, f.replica)
 }

@@ -6,6 +6,7 @@ import "time"
 
 const (
 	readerChecks = 1_000_000
+	readerPause  = time.Duration(0)
 	holdSpan     = 60 * time.Second
 	randomSeeds  = 200
 	randomWork   = 400

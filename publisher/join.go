@@ -139,6 +139,13 @@ func (r *runner) prove(ctx context.Context, t tail, p plan) (ltx.Pos, error) {
 	here := r.c.Pos()
 	err := r.c.Adopt(ctx, p.at)
 	switch {
+	case errors.Is(err, capture.ErrDiverged) && r.claim != nil:
+		// We are not fenced, and whoever publishes claims first: an end that is
+		// not ours is a forgery, or damaged.
+		r.cfg.Logger.Warn("the stream ends with what nobody claimed, publishing a full file behind it", "txid", here.String(), "end", t.pos.String())
+		r.bump(func(s *counters) { s.Foreign++ })
+		at := later(t.pos, here)
+		return at, r.reseed(at)
 	case errors.Is(err, capture.ErrDiverged) && p.elseReseed:
 		r.cfg.Logger.Warn("database is older than what was published of it, publishing it as it is", "txid", here.String(), "end", t.pos.String())
 		at := later(t.pos, here)

@@ -22,7 +22,7 @@ const (
 	// headers too.
 	headerRoom = 4 << 10
 	ackWait    = 3 * time.Second
-	lookEvery  = 15 * time.Second
+	lookEvery  = time.Minute
 	// maxTries is how often a message is sent before the session begins anew.
 	maxTries = 3
 )

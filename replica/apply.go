@@ -120,13 +120,12 @@ func (r *Replica) verifyFull(c *changes) error {
 }
 
 // mismatch finds out whether the file, the page checksums or the replica is
-// wrong when the rolling checksum after the file is not what its trailer says.
+// wrong when the rolling checksum after the file is not what its trailer says:
+// the content decides.
 func (r *Replica) mismatch(ctx context.Context, c *changes) error {
-	if !r.apply.table.Verify() {
-		r.apply.stale = true
-		if err := r.freshTable(ctx); err != nil {
-			return err
-		}
+	r.apply.stale = true
+	if err := r.freshTable(ctx); err != nil {
+		return err
 	}
 	if after := r.apply.table.After(c.header.Commit, c.pages); after != c.post {
 		return damaged("checksum after the file would be %s, its trailer says %s", after, c.post)

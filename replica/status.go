@@ -87,6 +87,14 @@ func (r *Replica) Status() Status {
 	return s
 }
 
+// Moved reports whether the replica's name, or that of its WAL, leads to another
+// file than the one applied to, or to none. Close and open it again then.
+func (r *Replica) Moved() bool {
+	r.live.RLock()
+	defer r.live.RUnlock()
+	return r.live.live != nil && r.live.db.Moved()
+}
+
 func (l *live) describe(s *Status) {
 	if h, err := l.db.Header(); err == nil {
 		s.PageSize, s.Pages, s.WALFrames = h.PageSize, h.PageCount, h.MaxFrame

@@ -37,9 +37,9 @@ func (r *runner) afterFailure(file *feed.File, err error) error {
 	case errors.Is(err, replica.ErrDiverged):
 		r.fork = true
 	case errors.Is(err, replica.ErrDamaged):
-		// The file was verified before: seen twice, it is the replica that
-		// does not fit.
-		r.fork = r.refused == file.LastSeq
+		// It is whole, and the replica's content is what its position says: seen
+		// twice, the file is a lie. Its publisher will span it.
+		r.gap = r.refused == file.LastSeq
 		r.refused = file.LastSeq
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 const (
 	retryFirst = 50 * time.Millisecond
 	retryMost  = 2 * time.Second
-	headEvery  = time.Second
+	watchEvery = time.Second
 )
 
 // runner is what one Run owns. Its methods belong to one goroutine.
@@ -41,7 +41,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.retry(ctx) })
-	g.Go(func() error { r.watchHead(ctx); return nil })
+	g.Go(func() error { r.watch(ctx); return nil })
 	return g.Wait()
 }
 
@@ -93,7 +93,7 @@ func (r *runner) step(ctx context.Context) error {
 	if !r.sought {
 		return r.seek(ctx)
 	}
-	file, err := r.feed.Next(ctx)
+	file, err := r.next(ctx)
 	if err != nil {
 		return r.broke(err)
 	}
@@ -161,9 +161,35 @@ func (r *runner) closeReplica() error {
 	return err
 }
 
-// watchHead keeps the head of the stream known while the replica is behind.
-func (r *runner) watchHead(ctx context.Context) {
-	tick := time.NewTicker(headEvery)
+// next waits for the next file, and in vain once the replica's name leads to
+// another file: that one would be served for as long as nothing new comes.
+func (r *runner) next(ctx context.Context) (*feed.File, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.mu.Lock()
+	r.mu.interrupt = cancel
+	r.mu.Unlock()
+	file, err := r.feed.Next(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), replica.ErrMoved) {
+		return nil, errors.Join(replica.ErrMoved, r.closeReplica())
+	}
+	return file, err
+}
+
+// watchName interrupts next when the replica's name leads to another file.
+func (r *runner) watchName() {
+	r.mu.Lock()
+	rep, interrupt := r.mu.replica, r.mu.interrupt
+	r.mu.Unlock()
+	if rep != nil && interrupt != nil && rep.Moved() {
+		interrupt(replica.ErrMoved)
+	}
+}
+
+// watch looks around once in a while: at the replica's name, and at the head of
+// the stream while the replica is behind.
+func (r *runner) watch(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -171,6 +197,7 @@ func (r *runner) watchHead(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		r.watchName()
 		if s := r.headStream(); s != nil {
 			if h, err := s.Head(ctx, r.cfg.DB); err == nil && h.Data != nil {
 				r.noteHead(h.Data.Meta.Max)

@@ -73,6 +73,9 @@ func (s *Subscriber) Status() Status {
 		st.Replica = rep.Status()
 		st.TXID, st.Checksum, st.Seq, st.WALFrames = st.Replica.TXID, st.Replica.Checksum, st.Replica.Seq, st.Replica.WALFrames
 	}
+	if st.Feed.Ahead && st.Error == "" {
+		st.Error = "the stream ends before the replica: waiting for its publisher to send again what the server lost"
+	}
 	st.measure(applied, time.Now())
 	return st
 }

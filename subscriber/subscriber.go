@@ -25,11 +25,13 @@ type Subscriber struct {
 		sync.Mutex
 		replica *replica.Replica // nil: not open
 		feed    *feed.Feed       // nil: not open
-		changed chan struct{}    // closed and replaced when replica or ended changes
-		state   State
-		err     string    // what it is waiting out now
-		applied time.Time // timestamp of the newest applied transaction
-		head    ltx.TXID  // newest known in the stream
+		// interrupt ends the wait for a file that is under way.
+		interrupt context.CancelCauseFunc
+		changed   chan struct{} // closed and replaced when replica or ended changes
+		state     State
+		err       string    // what it is waiting out now
+		applied   time.Time // timestamp of the newest applied transaction
+		head      ltx.TXID  // newest known in the stream
 		counters
 		started, ended bool
 	}

@@ -52,6 +52,9 @@ type Stats struct {
 	// Since is when, by the server's clock, the oldest of what is pending came
 	// after nothing had been; zero when nothing is pending.
 	Since time.Time
+	// Ahead: the stream ends before the position. It lost its tail, which its
+	// publisher will send again, or its history is another one by now.
+	Ahead bool
 }
 
 // Feed hands out the files of one database in order. Its methods, save Stats,
@@ -82,6 +85,7 @@ type Feed struct {
 
 		pending atomic.Uint64
 		since   atomic.Int64 // Unix nanoseconds, 0: nothing is pending
+		ahead   atomic.Bool
 	}
 }
 
@@ -162,7 +166,7 @@ func (f *Feed) Stats() Stats {
 		Files: f.stats.files.Load(), Bytes: f.stats.bytes.Load(),
 		Damaged: f.stats.damaged.Load(), Stale: f.stats.stale.Load(), Replayed: f.stats.replayed.Load(),
 		Resyncs: f.stats.resyncs.Load(), LastSeq: f.stats.lastSeq.Load(),
-		Pending: f.stats.pending.Load(),
+		Pending: f.stats.pending.Load(), Ahead: f.stats.ahead.Load(),
 	}
 	if ns := f.stats.since.Load(); ns != 0 {
 		s.Since = time.Unix(0, ns)

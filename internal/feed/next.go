@@ -124,6 +124,7 @@ func (f *Feed) skipped(m wire.Meta) error {
 	case f.pos.IsZero():
 		return nil
 	case m.PostPos() == f.pos:
+		f.stats.ahead.Store(false)
 		return errReplay
 	case m.Max < f.pos.TXID && !f.anew(m):
 		return errReplay
@@ -221,6 +222,7 @@ func (f *Feed) hand(d delivery, file *File) (*File, error) {
 	}
 	f.pos, f.seq = m.PostPos(), file.LastSeq
 	f.posEpoch, f.writer = m.Epoch, m.Writer
+	f.stats.ahead.Store(false)
 	f.stats.files.Add(1)
 	f.stats.bytes.Add(uint64(m.Size))
 	return file, nil

@@ -48,6 +48,7 @@ func (f *Feed) SeekBase(ctx context.Context, after ltx.TXID) error {
 // the sequence, and learns the claim in force there. It is repeated on every
 // connect: streams are trimmed, purged and recreated.
 func (f *Feed) locate(ctx context.Context) error {
+	f.stats.ahead.Store(false)
 	find := f.locatePos
 	if f.pos.IsZero() {
 		find = f.locateBase
@@ -156,6 +157,7 @@ func (f *Feed) behind(ctx context.Context, state stream.State) error {
 		f.log.Warn("stream is behind the replica, waiting for the publisher", "txid", f.pos.TXID, "head", head.Data.Meta.Max)
 	}
 	f.seq = min(state.Last, head.LastSeq)
+	f.stats.ahead.Store(true)
 	return nil
 }
 

@@ -44,7 +44,7 @@ func Open(ctx context.Context, path string) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	u := url.URL{Scheme: "file", Path: abs, RawQuery: fmt.Sprintf("mode=rw&_busy_timeout=%d&_cache_size=-64", busyTimeout.Milliseconds())}
+	u := url.URL{Scheme: "file", Path: abs, RawQuery: fmt.Sprintf("mode=rw&_busy_timeout=%d&_cache_size=2", busyTimeout.Milliseconds())}
 	db, err := sql.Open("sqlite3", u.String())
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)

@@ -18,7 +18,7 @@ var ErrCorrupt = errors.New("not a page checksum table")
 const (
 	magic      = "LTXSUMS1"
 	headerSize = 4096
-	growBytes  = 64 << 10
+	growBytes  = 8 << 10 // small, for there may be thousands of small databases
 
 	offPageSize   = 8
 	offCount      = 12
@@ -79,10 +79,13 @@ func (t *Table) load() error {
 
 // mapBytes makes the file and the mapping at least n bytes long.
 func (t *Table) mapBytes(n int64) error {
-	n = (n + growBytes - 1) / growBytes * growBytes
 	if int64(len(t.m)) >= n {
 		return nil
 	}
+	if len(t.m) > 0 {
+		n += n / 8 // a growing one is not mapped anew at each step
+	}
+	n = (n + growBytes - 1) / growBytes * growBytes
 	if err := allocate(t.f, n); err != nil {
 		return fmt.Errorf("grow to %d bytes: %w", n, err)
 	}
