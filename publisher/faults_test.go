@@ -2,6 +2,7 @@ package publisher
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -320,19 +321,42 @@ func TestServerLostMoreThanTheSpoolKeeps(t *testing.T) {
 	w.check()
 }
 
-// forget removes all but the newest n files from the spool.
+// forget removes all but the newest n files from the spool, which must be small
+// ones: records of 16 bytes (magic, flags, size) and the LTX file, in segments.
 func (w *world) forget(n int) {
 	w.t.Helper()
-	files, err := filepath.Glob(filepath.Join(StateDir(w.path), "spool", "*.ltx"))
+	names := w.spoolFiles()
+	var records [][]byte
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err == nil {
+			err = os.Remove(name)
+		}
+		if err != nil || !strings.HasSuffix(name, ".seg") {
+			w.t.Fatal(name, err)
+		}
+		for len(b) > 0 {
+			size := 16 + binary.BigEndian.Uint64(b[8:])
+			records, b = append(records, b[:size]), b[size:]
+		}
+	}
+	kept := records[len(records)-n:]
+	txid := binary.BigEndian.Uint64(kept[0][16+16:])
+	name := filepath.Join(filepath.Dir(names[0]), fmt.Sprintf("%016x.seg", txid))
+	if err := os.WriteFile(name, slices.Concat(kept...), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// spoolFiles returns the files of the spool, oldest first.
+func (w *world) spoolFiles() []string {
+	w.t.Helper()
+	names, err := filepath.Glob(filepath.Join(StateDir(w.path), "spool", "*"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	slices.Sort(files)
-	for _, f := range files[:len(files)-n] {
-		if err := os.Remove(f); err != nil {
-			w.t.Fatal(err)
-		}
-	}
+	slices.Sort(names)
+	return names
 }
 
 // TestStreamComesBackEmpty: purged, deleted, recreated; while the publisher is
@@ -461,8 +485,7 @@ func TestFullStream(t *testing.T) {
 }
 
 func (w *world) spooled() (n int64) {
-	names, _ := filepath.Glob(filepath.Join(StateDir(w.path), "spool", "*.ltx"))
-	for _, name := range names {
+	for _, name := range w.spoolFiles() {
 		if fi, err := os.Stat(name); err == nil {
 			n += fi.Size()
 		}
