@@ -50,18 +50,26 @@ func TestCheckpointsOfTheApplication(t *testing.T) {
 	}
 }
 
-// An idle database can be checkpointed at once.
+// An idle database can be checkpointed at once, unless that meets the instant in
+// which we empty its WAL.
 func TestCheckpointOfIdleDatabase(t *testing.T) {
 	a := newApp(t, sqlconn.Options{}, 1)
 	r := run(t, Config{Path: a.path}, &shadow{})
 	r.settle()
+	busy := 0
 	for range 20 {
 		a.update(1)
 		r.settle()
 		start := time.Now()
-		if res := a.checkpoint("TRUNCATE"); res.Busy || time.Since(start) > time.Second {
-			t.Errorf("%+v after %s", res, time.Since(start))
+		if a.checkpoint("TRUNCATE").Busy {
+			busy++
 		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("a checkpoint took %s", took)
+		}
+	}
+	if busy > 2 {
+		t.Errorf("%d of 20 checkpoints were busy", busy)
 	}
 	if s := r.c.Stats(); s.Comparisons > 3 {
 		t.Errorf("%d comparisons", s.Comparisons)

@@ -11,7 +11,7 @@ import (
 
 // Bounds of a restart of the WAL. Writers wait while it holds WRITE.
 const (
-	forceAt     = 4                    // times the soft limit, and we restart it ourselves
+	lendTries   = 4                    // attempts to have captured everything for an instant
 	backfillAt  = 8                    // … and we backfill ourselves
 	fewToTake   = 64                   // frames left to capture under WRITE
 	fewToFill   = 256                  // frames left to backfill under WRITE
@@ -41,7 +41,7 @@ func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 	if err != nil {
 		return err
 	}
-	if ready && c.pending(h) && c.overLimit(h, 1) {
+	for try := 0; try < lendTries && ready && c.overLimit(h, 1) && c.stale(h); try++ {
 		if h, err = c.catchUpTo(ctx); err != nil || c.unsure {
 			return err
 		}
@@ -49,7 +49,7 @@ func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 	switch {
 	case ready && c.lend(h):
 		return nil
-	case ready && c.overLimit(h, forceAt):
+	case ready && c.overLimit(h, 1):
 		done, err := c.restartWAL(ctx, nil)
 		c.backOff(done)
 		return err
@@ -75,6 +75,12 @@ func (c *Capture) restartable(h wal.Header) (bool, error) {
 	}
 	write, err := c.db.Holder(wal.Write)
 	return !write.Held, err
+}
+
+// stale reports whether more was committed since h, or not all of it captured.
+func (c *Capture) stale(h wal.Header) bool {
+	now, err := c.db.Header()
+	return err == nil && (now != h || c.pending(h))
 }
 
 // overLimit reports whether the WAL of h has reached n times the soft limit.
