@@ -24,7 +24,6 @@ func (r *runner) apply(ctx context.Context, file *feed.File) error {
 	if err != nil {
 		return errors.Join(err, r.afterFailure(file, err))
 	}
-	r.refused = 0
 	r.noteApplied(file, time.Since(began))
 	return nil
 }
@@ -37,10 +36,10 @@ func (r *runner) afterFailure(file *feed.File, err error) error {
 	case errors.Is(err, replica.ErrDiverged):
 		r.fork = true
 	case errors.Is(err, replica.ErrDamaged):
-		// It is whole, and the replica's content is what its position says: seen
-		// twice, the file is a lie. Its publisher will span it.
-		r.gap = r.refused == file.LastSeq
-		r.refused = file.LastSeq
+		// It is whole, and the replica's content is what its position says: the
+		// file is a lie, and the true one may follow.
+		r.feed.Refuse(file, err)
+		r.sought = true
 	}
 	return nil
 }

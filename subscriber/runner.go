@@ -28,10 +28,9 @@ type runner struct {
 	rep  *replica.Replica
 	feed *feed.Feed
 
-	sought  bool   // the feed stands where the replica does
-	gap     bool   // the stream does not continue the position: a later base is needed
-	fork    bool   // the position is not of the stream's history: any base will do
-	refused uint64 // stream sequence of a file that the replica called damaged
+	sought bool // the feed stands where the replica does
+	gap    bool // the stream does not continue the position: a later base is needed
+	fork   bool // the position is not of the stream's history: any base will do
 }
 
 // run opens the replica once, and then tries until something permanent.

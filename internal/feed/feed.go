@@ -67,15 +67,14 @@ type Feed struct {
 	ver  verifier
 	idle time.Duration // first watchdog interval
 
-	pos      ltx.Pos   // of the newest file handed out
-	seq      uint64    // everything up to here has been dealt with
-	epoch    uint64    // newest claim seen up to seq
-	posEpoch uint64    // claim under which the file at pos was written, 0: unknown
-	writer   string    // who wrote the file at pos, "": unknown
-	sought   bool      // Seek has been called
-	located  bool      // seq was compared with the stream since the last connect
-	badBase  uint64    // newest full file that turned out to be damaged
-	noBaseAt time.Time // when a scan for a full file found none
+	origin                   // of the newest file handed out
+	before   origin          // and of the one before it
+	seq      uint64          // everything up to here has been dealt with
+	epoch    uint64          // newest claim seen up to seq
+	sought   bool            // Seek has been called
+	located  bool            // seq was compared with the stream since the last connect
+	badBases map[uint64]bool // full files that turned out to be damaged, by their first sequence
+	noBaseAt time.Time       // when a scan for a full file found none
 
 	con    *connection
 	status chan nats.Status
@@ -87,6 +86,13 @@ type Feed struct {
 		since   atomic.Int64 // Unix nanoseconds, 0: nothing is pending
 		ahead   atomic.Bool
 	}
+}
+
+// origin is a position and where it came from.
+type origin struct {
+	pos      ltx.Pos
+	posEpoch uint64 // claim under which the file at pos was written, 0: unknown
+	writer   string // who wrote that file, "": unknown
 }
 
 // New returns a Feed that has done nothing yet but clean its spool: call Seek,
@@ -111,7 +117,7 @@ func New(cfg Config) (*Feed, error) {
 		nc:     nc,
 		asm:    assembler{limit: cfg.MemoryLimit, dir: cfg.SpoolDir},
 		idle:   idleFirst,
-		writer: cfg.Writer,
+		origin: origin{writer: cfg.Writer},
 		status: nc.StatusChanged(nats.CONNECTED),
 	}, nil
 }

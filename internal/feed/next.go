@@ -176,7 +176,7 @@ func (f *Feed) join(d delivery, meta wire.Meta) (*File, error) {
 		}
 		f.damage(d.seq, d.msg.Subject(), err)
 		if meta.Full {
-			f.badBase = f.asm.first
+			f.noteBadBase(f.asm.first)
 		}
 		f.settle(d.seq)
 		return nil, nil
@@ -220,12 +220,31 @@ func (f *Feed) hand(d delivery, file *File) (*File, error) {
 		f.damage(d.seq, d.msg.Subject(), ErrUnfinished)
 		f.asm.drop()
 	}
-	f.pos, f.seq = m.PostPos(), file.LastSeq
-	f.posEpoch, f.writer = m.Epoch, m.Writer
+	f.before = origin{f.pos, f.posEpoch, f.writer}
+	f.seq, f.origin = file.LastSeq, origin{m.PostPos(), m.Epoch, m.Writer}
 	f.stats.ahead.Store(false)
 	f.stats.files.Add(1)
 	f.stats.bytes.Add(uint64(m.Size))
 	return file, nil
+}
+
+// Refuse takes back file, the newest handed out: it is whole and in its place,
+// and yet not what its publisher wrote. Next goes on behind it, from the
+// position before it.
+func (f *Feed) Refuse(file *File, err error) {
+	f.damage(file.LastSeq, f.cfg.DB.DataSubject(), err)
+	if file.Meta.Full {
+		f.noteBadBase(file.FirstSeq)
+	}
+	f.origin = f.before
+}
+
+// noteBadBase makes the search for a base pass over the full file at seq.
+func (f *Feed) noteBadBase(seq uint64) {
+	if f.badBases == nil {
+		f.badBases = map[uint64]bool{}
+	}
+	f.badBases[seq] = true
 }
 
 // broken names the break between the position and a file that does not fit.

@@ -28,7 +28,7 @@ func (f *Feed) baseByScan(ctx context.Context) (uint64, error) {
 		return 0, ErrNoBase
 	}
 	f.log.Info("looking for a full file in the whole stream")
-	s := baseScan{bad: f.badBase}
+	s := baseScan{bad: f.badBases}
 	if err := f.scan(ctx, s.add); err != nil {
 		return 0, err
 	}
@@ -121,7 +121,7 @@ func (f *Feed) scanBatch(cons jetstream.Consumer, pending uint64, see func(wire.
 
 // baseScan remembers where the newest complete full file began.
 type baseScan struct {
-	bad   uint64
+	bad   map[uint64]bool
 	key   wire.Meta
 	first uint64 // of the full file whose parts are passing by
 	next  int
@@ -137,7 +137,7 @@ func (s *baseScan) add(m wire.Meta, seq uint64) {
 	case keyOf(m) != s.key || m.Part != s.next:
 		return
 	}
-	if s.next++; s.next > m.Parts && s.first != s.bad {
+	if s.next++; s.next > m.Parts && !s.bad[s.first] {
 		s.found = s.first
 	}
 }

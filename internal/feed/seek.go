@@ -175,6 +175,9 @@ func (f *Feed) locateBase(ctx context.Context) error {
 	if err == nil && first == 0 {
 		first, err = f.baseByScan(ctx)
 	}
+	if errors.Is(err, ErrNoBase) {
+		clear(f.badBases) // they may be of a stream that is gone
+	}
 	if err != nil {
 		return err
 	}
@@ -187,7 +190,7 @@ func (f *Feed) locateBase(ctx context.Context) error {
 func (f *Feed) baseByHint(ctx context.Context, tail *stream.Message) (uint64, error) {
 	if tail.Meta.Full && tail.Meta.Part == tail.Meta.Parts {
 		first, err := f.firstPart(ctx, tail)
-		if err != nil || first != 0 && first != f.badBase {
+		if err != nil || first != 0 && !f.badBases[first] {
 			return first, err
 		}
 	}
@@ -201,7 +204,7 @@ func (f *Feed) baseByHint(ctx context.Context, tail *stream.Message) (uint64, er
 		if m.Meta.DB != f.cfg.DB || !m.Meta.Full || m.Meta.Part != 1 {
 			return 0, nil
 		}
-		if m.Seq != f.badBase {
+		if !f.badBases[m.Seq] {
 			return m.Seq, nil
 		}
 		if m.Meta.Base >= hint {
