@@ -206,7 +206,7 @@ func TestFollowsAndResumes(t *testing.T) {
 		r.wait(p.commit())
 	}
 	p.same(path)
-	streamtest.Eventually(t, "caught up", func() bool { return r.Status().LagFiles == 0 })
+	streamtest.Eventually(t, "caught up", func() bool { return r.Status().LagFiles == 0 && r.Status().Files == 21 })
 	st := r.Status()
 	if st.State != StateLive || st.TXID != p.Pos.TXID || st.Checksum != p.Pos.PostApplyChecksum || st.HeadTXID != st.TXID ||
 		st.Lag != 0 || st.Files != 21 || st.Error != "" || !st.Connected || st.Seq == 0 {
@@ -224,6 +224,7 @@ func TestFollowsAndResumes(t *testing.T) {
 	again := run(t, js, path, nil)
 	again.wait(p.commit())
 	p.same(path)
+	streamtest.Eventually(t, "counted", func() bool { return again.Status().Files >= 6 }) // a moment after it is visible
 	if st := again.Status(); st.Files != 6 || st.Reseeds != 0 {
 		t.Fatalf("resumed with %d files, %d reseeds", st.Files, st.Reseeds)
 	}
