@@ -83,9 +83,10 @@ func TestEnsureRefusesLossySettings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := good
 			c.edit(&cfg)
-			if _, err := js.CreateStream(t.Context(), cfg); err != nil {
-				t.Fatal(err)
-			}
+			streamtest.Eventually(t, "the stream", func() bool { // the server removes the one before in its own time
+				_, err := js.CreateStream(t.Context(), cfg)
+				return err == nil
+			})
 			defer js.DeleteStream(t.Context(), cfg.Name)
 			_, err := Ensure(t.Context(), js, Config{Retain: c.retain})
 			lossy, ok := errors.AsType[*LossyError](err)
