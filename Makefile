@@ -5,7 +5,7 @@ BENCH   ?= .
 FUZZTIME ?= 1m
 export CGO_ENABLED = 1
 
-.PHONY: all build demo test check bench fuzz soak clean
+.PHONY: all build demo test check lint bench fuzz soak clean
 
 all: build
 
@@ -15,15 +15,16 @@ build:            ## bin/ltx-pub, bin/ltx-sub
 demo: build       ## 15 seconds of live replication on this terminal
 	$(GO) run ./cmd/ltx-demo
 
-test:             ## every test, under ten minutes on two cores
-	$(GO) test -timeout 15m $(PKGS)
+test:             ## every test, with the race detector, under ten minutes on two cores
+	$(GO) test -race -timeout 30m $(PKGS)
 
-check:            ## what CI runs: format, vet, staticcheck, tests with the race detector
+check: lint test  ## what CI runs
+
+lint:             ## format, vet, staticcheck
 	@fmt=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$fmt" ]; then echo "gofmt would change:"; echo "$$fmt"; exit 1; fi
 	$(GO) vet $(PKGS)
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./internal/wal
 	$(GO) tool staticcheck $(PKGS)
-	$(GO) test -race -timeout 30m $(PKGS)
 
 bench: build      ## the figures of docs/performance.md
 	$(GO) run ./cmd/ltx-bench $(BENCHFLAGS)
