@@ -3,6 +3,7 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -64,7 +65,7 @@ func (c *Capture) redo(f File) error {
 		return err
 	}
 	defer r.Close()
-	dec := ltx.NewDecoder(newSection(r, f.Size))
+	dec := ltx.NewDecoder(io.NewSectionReader(r, 0, f.Size))
 	if err := dec.DecodeHeader(); err != nil {
 		return err
 	}

@@ -227,8 +227,6 @@ func (s *spool) clear() error {
 	return errors.Join(errs...)
 }
 
-func newSection(r io.ReaderAt, size int64) *io.SectionReader { return io.NewSectionReader(r, 0, size) }
-
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }
 
 // oldest returns the first file that awaits acknowledgement.
