@@ -42,7 +42,7 @@ type Config struct {
 	// ForceReseed makes this database the truth, whatever the stream holds.
 	ForceReseed bool
 
-	SoftWALLimit int64 // bytes of WAL at which it is restarted; default 4 MiB
+	SoftWALLimit int64 // bytes; a WAL that nobody checkpoints is restarted at eight times that; default 4 MiB
 	SpoolLimit   int64 // bytes of unacknowledged LTX files; default 4 GiB
 
 	// SoleOwner says that this process opens no other SQLite connection on the

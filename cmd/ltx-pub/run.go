@@ -33,7 +33,7 @@ type runCmd struct {
 	PerTransaction    bool          `name:"per-transaction" help:"One LTX file per SQLite transaction instead of one per group of them."`
 	ForceReseed       bool          `name:"force-reseed" env:"-" noconfig:"" help:"Make this database the truth although the stream's is not its past. One database, command line only."`
 	AcceptLossyStream bool          `name:"accept-lossy-stream" help:"Use an existing stream whose limits may lose data."`
-	SoftWALLimit      daemon.Size   `name:"soft-wal-limit" placeholder:"SIZE" help:"WAL size from which on it is checkpointed and restarted."`
+	SoftWALLimit      daemon.Size   `name:"soft-wal-limit" placeholder:"SIZE" help:"A WAL that nobody checkpoints is restarted at eight times this size (default 4 MiB)."`
 	SpoolLimit        daemon.Size   `name:"spool-limit" placeholder:"SIZE" help:"Bytes of LTX files that wait on disk while NATS is away."`
 	HTTP              string        `name:"http" placeholder:"ADDR" help:"Serve /healthz, /readyz?max_lag=2s, /metrics and /status."`
 }

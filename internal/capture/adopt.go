@@ -34,7 +34,7 @@ func (c *Capture) Adopt(ctx context.Context, pos ltx.Pos) error {
 	c.setPos(pos)
 	c.at(res.end)
 	c.counted(res.change)
-	if err := c.saveCursor(slotNow, res.end); err != nil {
+	if err := c.saveCursor(res.end); err != nil {
 		return err
 	}
 	return c.db.Unpin() // until Run nobody would yield; the change counter tells what happens meanwhile

@@ -31,11 +31,11 @@ func BenchmarkCapture(b *testing.B) {
 			a.exec("UPDATE a SET v = randomblob(?) WHERE id = ?", 4092*pages-4092, appRows+1)
 			h, err := c.db.Header()
 			must(b, err)
-			from := c.chain
+			from := c.held.chain
 			b.ReportAllocs()
 			b.SetBytes(int64(h.MaxFrame-from.Frame) * 4096)
 			for b.Loop() {
-				c.chain = from
+				c.held.begin(from)
 				must(b, c.take(h), c.Acked(c.Pos().TXID))
 			}
 		})

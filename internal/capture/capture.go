@@ -26,16 +26,20 @@ type Capture struct {
 
 	// Owned by Run, and by Open and Adopt before it.
 	primary
-	table  *pagesum.Table
-	reader groupReader
-	enc    encoder
-	timing timing
-	unsure bool // the place in the WAL is unknown: compare before going on
-	left   remains
+	table     *pagesum.Table
+	reader    groupReader
+	enc       encoder
+	timing    timing
+	care      care
+	unsure    bool // the place in the WAL is unknown: compare before going on
+	overtaken bool // … because it was restarted before it was read
+	trouble   bool // frames cannot be captured at the moment
+	left      remains
 
-	wake  chan struct{} // the -wal file changed, or something is wanted
-	syncs chan chan syncResult
-	ckpt  backfiller
+	wake    chan struct{} // the -wal file changed, or something is wanted
+	syncs   chan chan syncResult
+	ckpt    backfiller
+	spooler spooler
 
 	mu struct {
 		sync.Mutex
@@ -49,16 +53,17 @@ type Capture struct {
 
 // primary is the database as it is open now. It ends when the file is replaced.
 type primary struct {
-	keeper  *keeper.Keeper
-	db      *wal.DB
-	walPath string
-	dbID    wal.FileID
-	walID   wal.FileID
-	chain   wal.Chain // captured up to here
-	change  counter   // of the wal-index header there
-	resting bool      // unpinned, because nothing happens
-	watched bool      // notices of changes come
-	hot     bool      // polled, because notices would cost its writers too much
+	keeper   *keeper.Keeper
+	db       *wal.DB
+	walPath  string
+	dbID     wal.FileID
+	walID    wal.FileID
+	held     held     // read and not captured yet
+	change   counter  // of the wal-index header at the place read up to
+	backfill backfill // as it was seen last
+	resting  bool     // nothing happens: no buffers are kept
+	watched  bool     // notices of changes come
+	hot      bool     // polled, because notices would cost its writers too much
 }
 
 // remains are the files of a database that was replaced.
@@ -87,10 +92,11 @@ func Open(ctx context.Context, cfg Config) (*Capture, error) {
 		return nil, err
 	}
 	c := &Capture{
-		cfg:   cfg,
-		wake:  make(chan struct{}, 1),
-		syncs: make(chan chan syncResult),
-		ckpt:  newBackfiller(),
+		cfg:     cfg,
+		wake:    make(chan struct{}, 1),
+		syncs:   make(chan chan syncResult),
+		ckpt:    newBackfiller(),
+		spooler: newSpooler(),
 	}
 	if err := c.open(ctx); err != nil {
 		if errors.Is(err, ErrLocked) {
@@ -158,13 +164,13 @@ func (c *Capture) Writer() string { return c.state.writer }
 type timing struct {
 	event      time.Time // the -wal file changed
 	frames     time.Time // new frames were seen
+	held       time.Time // the first of the held frames was read
 	torn       time.Time // the wal-index header is torn since; zero: it is not
 	unpinned   time.Time // the pin is wanted and not to be had since
 	identified time.Time // the file was compared with its name
 	alone      time.Time // it was asked who else is there
 	asked      time.Time // who holds the WAL was asked for
-	lent       time.Time // the pin was lent to a writer then; zero: it is not
-	lendAgain  time.Time // not before may it be lent
+	backfill   time.Time // others backfilled or restarted the WAL
 	tryCkpt    time.Time // not before may the WAL be restarted again
 	backoff    time.Duration
 }

@@ -1,9 +1,11 @@
 package capture
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/ltxstream/ltxstream/internal/wal"
 )
@@ -88,12 +90,28 @@ func unwritten(db *wal.DB, pgno, pageSize, last uint32) (change, error) {
 	return change{pgno, fromFile, int64(pgno-1) * int64(pageSize)}, nil
 }
 
-// addUnwritten completes pages with those in (from, count] that have no frame.
-func (c *changes) addUnwritten(db *wal.DB, from uint32) error {
-	have := 0
-	for have < len(c.pages) && c.pages[have].pgno <= from {
-		have++
+// lacks reports whether pages in (from, count] are missing.
+func (c *changes) lacks(from uint32) bool {
+	if c.count <= from {
+		return false
 	}
+	want := int(c.count - from)
+	if lock := wal.LockPgno(c.pageSize); lock > from && lock <= c.count {
+		want--
+	}
+	return len(c.pages)-c.upTo(from) < want
+}
+
+// upTo returns how many pages are there up to pgno.
+func (c *changes) upTo(pgno uint32) int {
+	i, _ := slices.BinarySearchFunc(c.pages, pgno+1, func(ch change, want uint32) int { return cmp.Compare(ch.pgno, want) })
+	return i
+}
+
+// addUnwritten completes pages with those in (from, count] that have no frame. A
+// reader finds them in the WAL up to frame last, or else in the file.
+func (c *changes) addUnwritten(db *wal.DB, from, last uint32) error {
+	have := c.upTo(from)
 	var missing []change
 	lock, next := wal.LockPgno(c.pageSize), have
 	for pgno := from + 1; pgno <= c.count; pgno++ {
@@ -104,7 +122,7 @@ func (c *changes) addUnwritten(db *wal.DB, from uint32) error {
 		if pgno == lock {
 			continue
 		}
-		ch, err := unwritten(db, pgno, c.pageSize, c.end.Frame)
+		ch, err := unwritten(db, pgno, c.pageSize, last)
 		if err != nil {
 			return err
 		}

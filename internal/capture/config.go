@@ -23,7 +23,7 @@ type Config struct {
 	// whatever has been committed when a file is asked for goes into it.
 	PerTransaction bool
 
-	SoftWALLimit int64 // bytes of WAL at which it is restarted; default 4 MiB
+	SoftWALLimit int64 // bytes; a WAL that nobody checkpoints is restarted at eight times that; default 4 MiB
 	SpoolLimit   int64 // bytes of unacknowledged LTX files; default 4 GiB
 	SpoolTail    int64 // bytes of acknowledged LTX files to keep; default 64 MiB
 

@@ -30,14 +30,6 @@ func placeAt(file wal.FileID, chain wal.Chain, txid ltx.TXID) place {
 	return p
 }
 
-// The cursor file has two slots: the place of the newest transaction, and the
-// one that it will have after a restart of the WAL which is about to happen.
-const (
-	slotNow = iota
-	slotNext
-	slots
-)
-
 const placeSize = 56
 
 func (p place) encode(b *[placeSize]byte) {
@@ -54,7 +46,7 @@ func (p place) encode(b *[placeSize]byte) {
 	le.PutUint64(b[48:], uint64(crc32.ChecksumIEEE(b[:48])))
 }
 
-// parsePlace decodes one slot; ok is false where it holds none.
+// parsePlace decodes a place; ok is false where there is none.
 func parsePlace(b []byte) (p place, ok bool) {
 	le := binary.LittleEndian
 	if len(b) < placeSize || le.Uint64(b[48:]) != uint64(crc32.ChecksumIEEE(b[:48])) {
@@ -70,7 +62,8 @@ func parsePlace(b []byte) (p place, ok bool) {
 	return p, p.txid != 0
 }
 
-// cursor is the file that keeps places. It is not synced.
+// cursor is the file that keeps the place of the newest transaction. It is not
+// synced.
 type cursor struct{ f *os.File }
 
 func openCursor(path string) (cursor, error) {
@@ -85,23 +78,18 @@ func (c cursor) close() error {
 	return c.f.Close()
 }
 
-func (c cursor) save(slot int, p place) error {
+func (c cursor) save(p place) error {
 	var b [placeSize]byte
 	p.encode(&b)
-	if _, err := c.f.WriteAt(b[:], int64(slot)*placeSize); err != nil {
+	if _, err := c.f.WriteAt(b[:], 0); err != nil {
 		return fmt.Errorf("write cursor: %w", err)
 	}
 	return nil
 }
 
-// load returns the places that are readable.
-func (c cursor) load() (ps []place) {
-	var b [slots * placeSize]byte
-	n, _ := c.f.ReadAt(b[:], 0) // a short file has fewer places
-	for at := 0; at+placeSize <= n; at += placeSize {
-		if p, ok := parsePlace(b[at : at+placeSize]); ok {
-			ps = append(ps, p)
-		}
-	}
-	return ps
+// load returns the place, where it is readable.
+func (c cursor) load() (place, bool) {
+	var b [placeSize]byte
+	n, _ := c.f.ReadAt(b[:], 0) // a short file holds none
+	return parsePlace(b[:n])
 }

@@ -24,7 +24,7 @@ const (
 func (c *Capture) emptyWanted(h wal.Header) bool {
 	now := time.Now()
 	idle := now.Sub(c.timing.frames)
-	if !c.covers(h) || !c.db.Pinned() || c.ckpt.busy || idle < emptyAlone || now.Before(c.timing.tryCkpt) {
+	if !c.covers(h) || c.ckpt.busy || idle < emptyAlone || now.Before(c.timing.tryCkpt) {
 		return false
 	}
 	if now.Sub(c.timing.alone) < askEvery {

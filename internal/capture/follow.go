@@ -8,13 +8,13 @@ import (
 	"github.com/ltxstream/ltxstream/internal/wal"
 )
 
-// look makes sure that the database is the one we know, and pinned unless there
-// is a reason, and that the captured place belongs to its WAL; then it returns
-// the header. Afterwards c.unsure tells that the place is unknown. errNotNow:
-// there is nothing to go by at the moment, look again soon.
+// look makes sure that the database is the one we know, and that the place up to
+// which it was read belongs to its WAL; then it returns the header. Afterwards
+// c.unsure tells that the place is unknown. errNotNow: there is nothing to go by
+// at the moment, look again soon.
 func (c *Capture) look(ctx context.Context) (wal.Header, error) {
 	if c.moved() {
-		if c.ckpt.busy {
+		if c.ckpt.busy || c.spooler.busy {
 			return wal.Header{}, errNotNow // it still uses the files: its report wakes us
 		}
 		if err := c.reopen(ctx); err != nil {
@@ -29,14 +29,10 @@ func (c *Capture) look(ctx context.Context) (wal.Header, error) {
 		return wal.Header{}, err
 	}
 	c.timing.torn = time.Time{}
-	switch {
-	case c.unsure:
-		return h, nil // the comparison pins
-	case c.db.Pinned():
-		return h, c.follow(h)
-	default:
-		return c.repin(h)
+	if c.unsure {
+		return h, nil // the comparison finds the place
 	}
+	return h, c.rejoin(h)
 }
 
 // moved reports whether the name leads to another file than the one open.
@@ -70,28 +66,54 @@ func (c *Capture) recoverIndex(ctx context.Context) error {
 	return errNotNow
 }
 
-// continues reports whether h is a later state of the captured generation.
+// continues reports whether h is a later state of the generation that was read
+// last.
 func (c *Capture) continues(h wal.Header) bool {
-	return h.Salt == c.chain.Salt && h.MaxFrame >= c.chain.Frame
+	at := c.held.chain
+	return h.Salt == at.Salt && h.MaxFrame >= at.Frame && h.Salt != (wal.Salt{})
 }
 
-// follow handles a changed generation under the pin. Only the first writer of an
-// empty WAL can have changed the salts then: nothing was captured of the
-// generation, and nothing was missed.
-func (c *Capture) follow(h wal.Header) error {
-	if c.continues(h) {
+// rejoin finds out whether the WAL was restarted since it was read last, and
+// then whether anything was missed.
+func (c *Capture) rejoin(h wal.Header) error {
+	if c.continues(h) || h.MaxFrame == 0 && h.Salt == c.held.chain.Salt && c.held.chain.Frame == 0 {
 		return nil
 	}
-	if c.chain.Frame == 0 {
-		return c.beginGeneration(h)
+	return c.account(h)
+}
+
+// account decides whether everything that was committed until h is at hand. What
+// was not read of the generation that ended may still be in the file, behind the
+// frames of the one of h. The wal-index counts transactions, and restarts do not
+// reset the count: if both hold as many as it has grown by, nothing is missing.
+// Then h's generation is read from its start.
+func (c *Capture) account(h wal.Header) error {
+	b := c.held.next()
+	before := *b
+	tail, err := b.addTail(c.db)
+	n := uint32(0)
+	if err == nil {
+		n, err = commitsIn(c.db, h)
 	}
-	c.cfg.Logger.Info("wal was recovered under the pin, comparing", "path", c.cfg.Path)
-	c.unsure = true
-	return nil
+	if now, herr := c.db.Header(); herr != nil || now.Salt != h.Salt {
+		b.back(before)
+		return errNotNow // restarted again meanwhile
+	}
+	if grown := h.Change - c.change.n; err != nil || !c.change.known || grown != tail+n {
+		c.cfg.Logger.Info("wal was restarted before it was read, comparing", "path", c.cfg.Path, "commits", tail+n, "counted", grown, "err", err)
+		b.back(before)
+		c.unsure, c.overtaken = true, true
+		return nil
+	}
+	c.held.add(b)
+	c.counted(c.change.n + tail)
+	c.count(func(s *Stats) { s.Restarts++ })
+	c.care.lent = time.Time{}
+	return c.beginGeneration(h)
 }
 
 func (c *Capture) beginGeneration(h wal.Header) error {
-	size := c.chain.PageSize
+	size := c.held.chain.PageSize
 	if h.MaxFrame > 0 {
 		size = h.PageSize
 	}
@@ -99,91 +121,38 @@ func (c *Capture) beginGeneration(h wal.Header) error {
 		c.unsure = true
 		return nil
 	}
-	c.chain = wal.Chain{PageSize: size, BigEndian: h.BigEndian, Salt: h.Salt}
-	return c.saveCursor(slotNow, c.chain)
-}
-
-// repin takes the pin again, when it is time, and finds out whether anything was
-// missed meanwhile.
-func (c *Capture) repin(h wal.Header) (wal.Header, error) {
-	same := h.Salt == c.chain.Salt && h.MaxFrame == c.chain.Frame && c.isCount(h)
-	if same && c.resting && (!c.lent() || time.Since(c.timing.lent) < lendMost) {
-		return h, nil
+	c.held.turn(wal.Chain{PageSize: size, BigEndian: h.BigEndian, Salt: h.Salt})
+	if !c.held.empty() {
+		return nil // the place of the last transaction is not there yet
 	}
-	if same || !c.spoolHasRoom() {
-		if contended, err := contended(c.db); err != nil || contended {
-			return h, err // the checkpointer that we let go for is not done
-		}
-	}
-	if err := c.db.Pin(); err != nil {
-		return h, c.slotsTaken(err)
-	}
-	c.resting, c.timing.unpinned = false, time.Time{}
-	h, err := c.db.Header()
-	if err != nil || c.continues(h) && h.Salt != (wal.Salt{}) {
-		c.returned(false)
-		return h, err
-	}
-	err = c.account(h)
-	c.returned(true)
-	return h, err
-}
-
-// slotsTaken turns a pin that is busy into an error only where that lasts: a
-// restart by somebody else takes all slots for an instant.
-func (c *Capture) slotsTaken(err error) error {
-	now := time.Now()
-	c.resting = false
-	if c.timing.unpinned.IsZero() {
-		c.timing.unpinned = now
-	}
-	switch {
-	case !errors.Is(err, wal.ErrBusy):
-		return err
-	case now.Sub(c.timing.unpinned) < time.Second:
-		return errNotNow
-	default:
-		return errSlotsTaken
-	}
-}
-
-// account decides whether a generation that began while the pin was not held
-// holds everything that was committed since: the wal-index counts transactions,
-// and restarts do not reset the count. If the generation holds as many commits
-// as the count has grown by, nothing is missing and capture goes on at its start.
-func (c *Capture) account(h wal.Header) error {
-	n, err := commitsIn(c.db, h)
-	if err != nil || !c.change.known || h.Change-c.change.n != n {
-		c.cfg.Logger.Info("wal was restarted meanwhile, comparing", "path", c.cfg.Path, "commits", n, "counted", h.Change-c.change.n, "err", err)
-		c.unsure = true
-		return nil
-	}
-	return c.beginGeneration(h)
+	return c.saveCursor(c.held.chain)
 }
 
 // at says that everything up to chain has been captured.
 func (c *Capture) at(chain wal.Chain) {
-	c.chain, c.change, c.unsure = chain, counter{}, false
+	c.held.begin(chain)
+	c.change, c.unsure = counter{}, false
 }
 
-// counted says what the change counter was at the captured place.
+// counted says what the change counter was at the place up to which the WAL was
+// read.
 func (c *Capture) counted(n uint32) { c.change = counter{n: n, known: true} }
 
-// isCount reports whether h can be at the captured place by its change counter.
-func (c *Capture) isCount(h wal.Header) bool { return !c.change.known || c.change.n == h.Change }
-
 // saveCursor records chain as the place of the captured position.
-func (c *Capture) saveCursor(slot int, chain wal.Chain) error {
+func (c *Capture) saveCursor(chain wal.Chain) error {
 	file, _ := c.db.IDs()
-	if err := c.state.cursor.save(slot, placeAt(file, chain, c.Pos().TXID)); err != nil {
+	if err := c.state.cursor.save(placeAt(file, chain, c.Pos().TXID)); err != nil {
 		return err
 	}
 	c.cfg.crash("cursor")
 	return nil
 }
 
-// pending reports whether h has frames that were not captured.
-func (c *Capture) pending(h wal.Header) bool { return h.MaxFrame > c.chain.Frame }
+// unread reports whether h has frames that were not read.
+func (c *Capture) unread(h wal.Header) bool { return h.MaxFrame > c.held.chain.Frame }
+
+// pending reports whether h has frames that are in no LTX file.
+func (c *Capture) pending(h wal.Header) bool { return c.unread(h) || !c.held.empty() }
 
 // covers reports whether everything that was committed at h has been captured.
 func (c *Capture) covers(h wal.Header) bool { return !c.unsure && !c.pending(h) }

@@ -61,28 +61,46 @@ func countCommits(db *wal.DB, chain wal.Chain, last uint32) (n uint32, err error
 	size := chain.FrameSize()
 	per := uint32(max(1, readChunk/size))
 	buf := make([]byte, int(min(per, last-chain.Frame))*size)
-	var before []byte // the last frame, if it was a commit, without its checksum
+	var count commitCounter
 	for chain.Frame < last {
 		b := buf[:int(min(per, last-chain.Frame))*size]
 		if _, err := db.ReadWAL(b, wal.FrameOffset(chain.Frame+1, chain.PageSize)); err != nil {
 			return 0, fmt.Errorf("read wal: %w", err)
 		}
 		for ; len(b) > 0; b = b[size:] {
-			h, err := chain.Next(b)
-			if err != nil {
+			if _, err := chain.Next(b); err != nil {
 				return 0, err
 			}
-			if h.Commit == 0 {
-				before = before[:0]
-				continue
-			}
-			if !sameFrame(before, b[:size]) {
-				n++
-			}
-			before = append(before[:0], b[:size]...)
+			count.add(b[:size])
 		}
 	}
-	return n, nil
+	return count.n, nil
+}
+
+// commitsOf counts the commits among frames that were verified, as countCommits
+// does.
+func commitsOf(frames []byte, size int) uint32 {
+	var count commitCounter
+	for ; len(frames) >= size; frames = frames[size:] {
+		count.add(frames[:size])
+	}
+	return count.n
+}
+
+type commitCounter struct {
+	n      uint32
+	before []byte // the last frame, if it was a commit
+}
+
+func (c *commitCounter) add(frame []byte) {
+	if binary.BigEndian.Uint32(frame[4:]) == 0 {
+		c.before = c.before[:0]
+		return
+	}
+	if !sameFrame(c.before, frame) {
+		c.n++
+	}
+	c.before = append(c.before[:0], frame...)
 }
 
 // sameFrame compares all but the running checksums of two frames.

@@ -56,7 +56,7 @@ func (r *groupReader) read(db *wal.DB, from wal.Chain, last uint32, limit int64)
 	if small {
 		c.group = r.buf
 	}
-	c.pages = r.changed(c, from)
+	c.pages = changed(r.pages, c, from)
 	return c, s.least, nil
 }
 
@@ -96,11 +96,12 @@ func (r *groupReader) readFrames(db *wal.DB, s *scanState, n uint32, limit int64
 	return nil
 }
 
-// changed returns the pages of the frames up to the last commit.
-func (r *groupReader) changed(c *changes, from wal.Chain) []change {
+// changed returns where the newest content is of each page among pages (pgno<<32
+// | frame): in c.group, which begins behind from, or else in the WAL.
+func changed(pages []uint64, c *changes, from wal.Chain) []change {
 	lock, frameSize := wal.LockPgno(c.pageSize), int64(from.FrameSize())
 	var out []change
-	for _, e := range wal.LastFrames(r.pages) {
+	for _, e := range wal.LastFrames(pages) {
 		pgno, frame := uint32(e>>32), uint32(e)
 		if pgno > c.count || pgno == lock {
 			continue

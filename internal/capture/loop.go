@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"github.com/ltxstream/ltxstream/internal/wal"
 )
 
 // How often the loop looks at the wal-index, besides when it is told to.
@@ -13,7 +11,9 @@ const (
 	idleAfter     = 10 * time.Second       // without new frames a database is idle
 	idlePoll      = 10 * time.Second       // an idle database, of which notices come
 	blindPoll     = 2 * time.Second        // … and one of which none come
-	activePoll    = 5 * time.Millisecond   // one that is not: is a checkpointer waiting?
+	quietPoll     = time.Second            // one without new frames for …
+	busySpan      = 2 * time.Second        // … so long
+	activePoll    = 5 * time.Millisecond   // others: is a checkpointer waiting, is the writer gone?
 	yieldPoll     = 100 * time.Microsecond // while the pin is let go for a checkpointer
 	eventPoll     = 30 * time.Microsecond  // after a write to the -wal file, doubling
 	eventSpan     = 50 * time.Millisecond  // … for so long: the header follows the frames
@@ -32,8 +32,8 @@ const (
 func (c *Capture) Run(ctx context.Context) error {
 	c.watch()
 	defer c.unwatch()
-	stop := c.ckpt.start()
-	defer stop()
+	defer c.ckpt.start()()
+	defer c.spooler.start(c.commit)()
 	c.loop(ctx)
 	c.drain(context.WithoutCancel(ctx))
 	return nil
@@ -43,8 +43,9 @@ func (c *Capture) Run(ctx context.Context) error {
 func (c *Capture) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	c.settle()
 	h, err := c.look(ctx)
-	if err == nil && !c.unsure && c.db.Pinned() {
+	if err == nil && !c.unsure {
 		err = c.takeAll(ctx, h)
 	}
 	if err != nil {
@@ -78,7 +79,10 @@ func (c *Capture) loop(ctx context.Context) {
 			waiting = append(waiting, r)
 		case done := <-c.ckpt.done:
 			c.ckpt.busy = false
+			c.backfill.frames = c.db.Backfilled() // that was not somebody else
 			c.backOff(done)
+		case err := <-c.spooler.done:
+			c.written(err)
 		}
 	}
 }
@@ -112,73 +116,72 @@ func (c *Capture) nextPoll(err error, wanted bool, poll *time.Duration) time.Dur
 		return yieldPoll
 	case !c.timing.torn.IsZero():
 		return time.Millisecond
-	case c.db != nil && !c.db.Pinned() && (!c.resting || c.lent() && !c.hot && now.Sub(c.timing.lent) < lendSpan):
+	case c.db != nil && !c.db.Pinned() && c.pinWanted():
 		return yieldPoll
 	case c.hot:
 		return hotPoll
 	case now.Sub(c.timing.event) < eventSpan:
 		*poll = min(max(*poll*2, eventPoll), activePoll)
 		return *poll
-	case now.Sub(c.timing.frames) < idleAfter:
+	case now.Sub(c.timing.frames) < busySpan, c.db != nil && c.db.Pinned():
 		return activePoll
 	case c.watched && c.resting:
 		return idlePoll
-	default:
+	case c.watched:
+		return quietPoll
+	case c.resting:
 		return blindPoll
+	default:
+		return activePoll
 	}
 }
 
 // step looks at the database once and does what there is to do. covered: all
 // that was committed when it began has been captured.
 func (c *Capture) step(ctx context.Context, wanted bool) (covered bool, err error) {
-	h, err := c.look(ctx)
+	covered, err = c.stepOnce(ctx, wanted)
 	if errors.Is(err, errNotNow) {
 		return false, nil
 	}
+	return covered, err
+}
+
+func (c *Capture) stepOnce(ctx context.Context, wanted bool) (covered bool, err error) {
+	h, err := c.look(ctx)
 	if err != nil {
 		return false, err
 	}
 	if c.fullWanted() || c.unsure {
 		return c.recapture(ctx)
 	}
-	contended, err := contended(c.db)
-	if err != nil {
-		return false, err
+	contended := false
+	if c.db.Pinned() || c.pinWanted() {
+		if contended, err = contends(c.db); err != nil {
+			return false, err
+		}
 	}
 	defer c.picture(h)
 	c.cool()
-	if c.pending(h) {
-		c.timing.frames = time.Now()
-		if err := c.takePending(ctx, h, wanted || contended); err != nil {
-			return false, errors.Join(err, c.stopWaiting(err, contended))
-		}
+	err = c.advance(ctx, h, wanted)
+	if c.trouble = err != nil && !errors.Is(err, errNotNow); c.trouble {
+		return false, errors.Join(err, c.stay(err, contended))
 	}
-	covered = c.covers(h)
-	if contended && c.yield(h) {
-		return covered, nil
+	if err != nil || c.unsure {
+		return false, err
 	}
-	return covered, c.keepBounded(ctx, h)
+	if err := c.settlePin(h, contended); err != nil {
+		return false, err
+	}
+	return c.covers(h), c.keepBounded(ctx, h)
 }
 
-// takePending captures if somebody waits for it, or if it is time to make room.
-func (c *Capture) takePending(ctx context.Context, h wal.Header, wanted bool) error {
-	switch {
-	case !c.db.Pinned():
-		return nil // the checkpointer that it was let go for is not done
-	case !c.spoolHasRoom():
-		return errSpoolFull
-	case wanted:
-		return c.takeAll(ctx, h)
-	case c.demanded():
-		return c.take(h)
-	}
-	return nil
-}
-
-// stopWaiting lets go of the pin where a checkpointer waits for it and nothing
-// can be captured because of err.
-func (c *Capture) stopWaiting(err error, contended bool) error {
+// stay keeps the frames that cannot be captured because of err in the WAL, unless
+// a checkpointer waits: the application comes first.
+func (c *Capture) stay(err error, contended bool) error {
 	if !contended {
+		if perr := c.pinNow(); !errors.Is(perr, errNotNow) {
+			return perr
+		}
 		return nil
 	}
 	c.cfg.Logger.Debug("letting go of the wal uncaptured, for a checkpointer of the application waits", "path", c.cfg.Path, "err", err)

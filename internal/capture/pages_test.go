@@ -62,7 +62,7 @@ func TestPagesWithoutFrames(t *testing.T) {
 	inWAL, err := w.Pages(0, h.MaxFrame)
 	must(t, err)
 	ch := &changes{pageSize: 512, count: h.PageCount + 2, end: h.Chain(), pages: []change{{pgno: 7, src: fromZero}}}
-	must(t, ch.addUnwritten(w, 2))
+	must(t, ch.addUnwritten(w, 2, h.MaxFrame))
 	image := append(imageOf(t, a.path), make([]byte, 2*512)...)
 	for i, p := range ch.pages {
 		if int(p.pgno) != i+3 {

@@ -133,7 +133,6 @@ func (c *Capture) pin(ctx context.Context) error {
 	for {
 		err := c.db.Pin()
 		if err == nil || !errors.Is(err, wal.ErrBusy) || time.Now().After(deadline) {
-			c.resting = c.resting && err != nil
 			return err
 		}
 		select {

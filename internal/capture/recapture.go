@@ -18,13 +18,14 @@ func (c *Capture) recapture(ctx context.Context) (covered bool, err error) {
 		c.unsure = true
 		return false, errors.Join(errSpoolFull, c.letGo())
 	}
-	if contended, err := contended(c.db); err != nil || contended {
+	if contended, err := contends(c.db); err != nil || contended {
 		c.unsure = true
 		return false, errors.Join(err, c.letGo()) // compare once the checkpointer is done
 	}
 	if err := c.pin(ctx); err != nil {
 		return false, err
 	}
+	c.settle() // what is held will be found again
 	size, err := pageSizeOf(c.db)
 	if isEOF(err) {
 		return true, nil // an empty file: nothing was ever committed
@@ -69,8 +70,13 @@ func (c *Capture) captureCompared(ctx context.Context, size uint32, full bool) e
 	if err := c.commitCompared(res, patch, size, full); err != nil {
 		return err
 	}
-	c.timing.frames = time.Now()
-	c.compared(time.Since(started), int(res.count))
+	now := time.Now()
+	c.timing.frames = now
+	if c.overtaken {
+		c.overtaken = false
+		c.care.overtaken(now, now.Sub(started))
+	}
+	c.compared(now.Sub(started), int(res.count))
 	return nil
 }
 
@@ -84,7 +90,7 @@ func (c *Capture) commitCompared(res compared, patch *os.File, size uint32, full
 	}
 	c.at(res.end)
 	c.counted(res.change)
-	return c.saveCursor(slotNow, res.end)
+	return c.saveCursor(res.end)
 }
 
 func (c *Capture) setFull(v bool) {
@@ -103,7 +109,7 @@ var errOvertaken = errors.New("wal was restarted during the comparison")
 // then, which the comparison will read in the end, or else errOvertaken.
 func (c *Capture) stepAside(ctx context.Context, settle func(wal.Header) error) error {
 	c.cfg.crash("compare")
-	if contended, err := contended(c.db); err != nil || !contended {
+	if contended, err := contends(c.db); err != nil || !contended {
 		return err
 	}
 	h, err := c.db.Header()
@@ -143,7 +149,7 @@ func (c *Capture) awaitCheckpointer(ctx context.Context, h wal.Header) error {
 		if err != nil || now != h {
 			return nil
 		}
-		if contended, err := contended(c.db); err != nil || !contended {
+		if contended, err := contends(c.db); err != nil || !contended {
 			return err
 		}
 		select {

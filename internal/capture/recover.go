@@ -94,22 +94,32 @@ func (c *Capture) resume(last File) {
 	if err != nil || h.Salt == (wal.Salt{}) {
 		return // a WAL without a header has no identity
 	}
-	ours := false // the cursor knows this very file
 	file, _ := c.db.IDs()
-	for _, p := range c.state.cursor.load() {
-		if p.file != file {
-			continue
-		}
-		ours = true
-		if chain, ok := c.standsAt(h, p); ok {
-			c.at(chain)
-			return
+	p, ok := c.state.cursor.load()
+	if !ok || p.file != file {
+		return // not a place in this very file
+	}
+	if chain, ok := c.standsAt(h, p); ok {
+		c.resumeAt(h, chain)
+	} else if last.Header.WALSize > 0 {
+		if chain, ok := c.endsAt(h, last); ok {
+			c.resumeAt(h, chain)
 		}
 	}
-	if ours && last.Header.WALSize > 0 {
-		if chain, ok := c.endsAt(h, last); ok {
-			c.at(chain)
+}
+
+// resumeAt goes on at chain in the WAL of h.
+func (c *Capture) resumeAt(h wal.Header, chain wal.Chain) {
+	c.at(chain)
+	if chain.Frame == 0 && h.MaxFrame > 0 {
+		start, err := startOf(c.db, h)
+		if err != nil {
+			return
 		}
+		chain = start
+	}
+	if n, err := countCommits(c.db, chain, h.MaxFrame); err == nil {
+		c.counted(h.Change - n)
 	}
 }
 

@@ -11,81 +11,70 @@ import (
 
 // Bounds of a restart of the WAL. Writers wait while it holds WRITE.
 const (
-	lendTries   = 4                    // attempts to have captured everything for an instant
-	backfillAt  = 8                    // … and we backfill ourselves
-	fewToTake   = 64                   // frames left to capture under WRITE
-	fewToFill   = 256                  // frames left to backfill under WRITE
-	passes      = 8                    // attempts to get that near
-	writeWait   = 3 * time.Millisecond // for WRITE
-	ckptWait    = 5 * time.Millisecond // for a checkpointer to end, under WRITE
-	readersWait = 2 * time.Millisecond // for readers to leave, under WRITE
-	minBackoff  = time.Millisecond     // after an attempt that failed, doubling
+	restartAt   = 8                      // times the soft limit, at which we backfill and restart
+	patience    = 250 * time.Millisecond // after somebody else's checkpoint
+	fewToTake   = 64                     // frames left to capture under WRITE
+	fewToFill   = 256                    // frames left to backfill under WRITE
+	passes      = 8                      // attempts to get that near
+	writeWait   = 3 * time.Millisecond   // for WRITE
+	ckptWait    = 5 * time.Millisecond   // for a checkpointer to end, under WRITE
+	readersWait = 2 * time.Millisecond   // for readers to leave, under WRITE
+	minBackoff  = time.Millisecond       // after an attempt that failed, doubling
 	maxBackoff  = time.Second
 )
 
-// keepBounded lets the WAL be restarted where its writers would do so if it were
-// not for the pin: once all of it is backfilled. Else they would go on behind
-// it, and checkpoint after every commit. It is the next writer who does it; we
-// do only where that does not come about, for writers that do not wait are
-// refused while we hold WRITE. Backfilling is left to the application, whose
-// checkpoints would fail while we hold CKPT (SQLite does not wait for that
-// lock), until the WAL is several times its soft limit.
+// keepBounded empties the WAL of an application that is gone or idle, and keeps
+// that of any other from growing for ever. Up to a limit both checkpoints and
+// restarts are left to the application: its checkpoints would fail while we hold
+// CKPT (SQLite does not wait for that lock), and writers that do not wait are
+// refused while we hold WRITE.
 func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 	if c.emptyWanted(h) {
 		return c.empty(ctx, h)
 	}
-	if h.MaxFrame == 0 || c.ckpt.busy || !c.db.Pinned() || time.Now().Before(c.timing.tryCkpt) {
-		return c.rest(h)
-	}
-	ready, err := c.restartable(h)
-	if err != nil {
-		return err
-	}
-	for try := 0; try < lendTries && ready && c.overLimit(h, 1) && c.stale(h); try++ {
-		if h, err = c.catchUpTo(ctx); err != nil || c.unsure {
-			return err
-		}
-	}
 	switch {
-	case ready && c.lend(h):
-		return nil
-	case ready && c.overLimit(h, 1):
+	case h.MaxFrame == 0 || c.ckpt.busy || !c.overLimit(h, restartAt) || time.Now().Before(c.timing.tryCkpt) || c.checkpointed(h):
+		return c.rest(h)
+	case h.MaxFrame-c.db.Backfilled() <= fewToFill:
 		done, err := c.restartWAL(ctx, nil)
 		c.backOff(done)
 		return err
-	case c.overLimit(h, backfillAt):
-		c.ckpt.begin(c.db)
+	}
+	c.ckpt.begin(c.db)
+	return nil
+}
+
+// checkpointed reports whether somebody else has backfilled or restarted the WAL of
+// h a moment ago.
+func (c *Capture) checkpointed(h wal.Header) bool {
+	now, at := time.Now(), backfill{h.Salt, c.db.Backfilled()}
+	if at != c.backfill {
+		c.backfill, c.timing.backfill = at, now
+	}
+	return now.Sub(c.timing.backfill) < patience
+}
+
+// backfill is how far the WAL of a generation has been backfilled.
+type backfill struct {
+	salt   wal.Salt
+	frames uint32
+}
+
+// rest lets go of what a database on which nothing happens does not need.
+func (c *Capture) rest(h wal.Header) error {
+	if c.resting || time.Since(c.timing.frames) < idleAfter || c.pending(h) || c.ckpt.busy {
 		return nil
-	default:
-		return c.rest(h)
 	}
-}
-
-// restartable reports whether a restart can succeed now: all is backfilled, or
-// a checkpointer that lets writers go on is about to do that, or little is left
-// to do and it is time.
-func (c *Capture) restartable(h wal.Header) (bool, error) {
-	left := h.MaxFrame - c.db.Backfilled()
-	if left == 0 || left <= fewToFill && c.overLimit(h, 1) {
-		return true, nil
-	}
-	ckpt, err := c.db.Holder(wal.Ckpt)
-	if err != nil || !ckpt.Held {
-		return false, err
-	}
-	write, err := c.db.Holder(wal.Write)
-	return !write.Held, err
-}
-
-// stale reports whether more was committed since h, or not all of it captured.
-func (c *Capture) stale(h wal.Header) bool {
-	now, err := c.db.Header()
-	return err == nil && (now != h || c.pending(h))
+	c.resting = true
+	c.held.release()
+	c.reader.release()
+	c.enc.release()
+	return c.spool.release()
 }
 
 // overLimit reports whether the WAL of h has reached n times the soft limit.
 func (c *Capture) overLimit(h wal.Header, n int64) bool {
-	return int64(h.MaxFrame)*int64(c.chain.FrameSize()) >= c.cfg.SoftWALLimit*n
+	return int64(h.MaxFrame)*int64(c.held.chain.FrameSize()) >= c.cfg.SoftWALLimit*n
 }
 
 func (c *Capture) backOff(done bool) {
@@ -97,7 +86,7 @@ func (c *Capture) backOff(done bool) {
 	c.timing.tryCkpt = time.Now().Add(c.timing.backoff)
 }
 
-// restartWAL captures what is left, and restarts the WAL under WRITE and CKPT.
+// restartWAL reads what is left, and restarts the WAL under WRITE and CKPT.
 // It gives up, without harm, where that would keep writers waiting. Unless nil,
 // then runs after a restart, before anybody can write.
 func (c *Capture) restartWAL(ctx context.Context, then func() error) (bool, error) {
@@ -111,61 +100,49 @@ func (c *Capture) restartWAL(ctx context.Context, then func() error) (bool, erro
 	done, err := c.restartLocked(ctx, then)
 	err = errors.Join(err, c.db.Unlock(wal.Write))
 	c.restarted(done, time.Since(locked))
+	if err == nil && done && c.held.empty() {
+		err = c.saveCursor(c.held.chain)
+	}
 	return done, err
 }
 
-// catchUp captures until little is left to do under WRITE.
+// catchUp reads until little is left to do under WRITE.
 func (c *Capture) catchUp(ctx context.Context) (bool, error) {
 	for range passes {
 		h, err := c.db.Header()
-		if err != nil || h.Salt != c.chain.Salt {
+		if err != nil || h.Salt != c.held.chain.Salt {
 			return false, err
 		}
-		if h.MaxFrame-c.chain.Frame <= fewToTake {
+		if h.MaxFrame-c.held.chain.Frame <= fewToTake {
 			return true, nil
 		}
 		if !c.spoolHasRoom() {
 			return false, nil
 		}
-		if err := c.takeAll(ctx, h); err != nil || c.unsure {
+		if err := c.advance(ctx, h, false); err != nil || c.unsure {
 			return false, err
 		}
 	}
 	return false, nil
 }
 
-// catchUpTo captures until little is left to do, and returns the header then.
-func (c *Capture) catchUpTo(ctx context.Context) (wal.Header, error) {
-	if _, err := c.catchUp(ctx); err != nil || c.unsure {
-		return wal.Header{}, err
-	}
-	h, err := c.db.Header()
-	if err == nil && c.pending(h) && c.spoolHasRoom() {
-		err = c.takeAll(ctx, h)
-	}
-	return h, err
-}
-
 // restartLocked holds WRITE: the frames that are there now are the last ones.
 func (c *Capture) restartLocked(ctx context.Context, then func() error) (bool, error) {
 	h, err := c.db.Header()
-	if err != nil || h.Salt != c.chain.Salt || h.MaxFrame == 0 || h.MaxFrame-c.chain.Frame > 4*fewToTake {
+	if err != nil || h.Salt != c.held.chain.Salt || h.MaxFrame == 0 || h.MaxFrame-c.held.chain.Frame > 4*fewToTake {
 		return false, err
 	}
-	if err := c.takeAll(ctx, h); err != nil || c.unsure || c.pending(h) {
+	if err := c.hold(h); err != nil || c.unsure || c.unread(h) {
 		return false, err
 	}
 	next := wal.NextGeneration(h)
 	start := wal.Chain{PageSize: h.PageSize, BigEndian: h.BigEndian, Salt: next.Salt}
-	if err := c.saveCursor(slotNext, start); err != nil {
-		return false, err
-	}
 	if err := c.lockCkpt(ctx); err != nil {
 		return false, ignoreBusy(err)
 	}
 	done, err := c.restartFilled(ctx, h, next)
 	if done {
-		c.chain = start
+		c.held.turn(start)
 		c.counted(next.Change)
 	}
 	if done && then != nil {
@@ -192,7 +169,7 @@ func (c *Capture) lockCkpt(ctx context.Context) error {
 // restartFilled holds WRITE and CKPT.
 func (c *Capture) restartFilled(ctx context.Context, h, next wal.Header) (bool, error) {
 	if left := h.MaxFrame - c.db.Backfilled(); left > 0 {
-		if left > 2*fewToFill || !c.overLimit(h, 1) {
+		if left > 2*fewToFill || !c.overLimit(h, restartAt) {
 			return false, nil
 		}
 		if res, err := c.db.Backfill(ctx); err != nil || !res.Done() {

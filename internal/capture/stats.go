@@ -51,13 +51,24 @@ func (c *Capture) picture(h wal.Header) {
 	}
 	backfilled, pinned := c.db.Backfilled(), c.db.Pinned()
 	c.count(func(s *Stats) {
-		s.WALFrames, s.Backfilled, s.Captured = h.MaxFrame, backfilled, c.chain.Frame
-		s.WALBytes = int64(h.MaxFrame) * int64(c.chain.FrameSize())
+		s.WALFrames, s.Backfilled, s.Captured = h.MaxFrame, backfilled, c.capturedFrame()
+		s.WALBytes = int64(h.MaxFrame) * int64(c.held.chain.FrameSize())
 		s.Pinned = pinned
 		if pinners != nil || !c.overLimit(h, 2) {
 			s.Pinners = pinners
 		}
 	})
+}
+
+// capturedFrame is the last frame of the generation read now that is in an LTX file.
+func (c *Capture) capturedFrame() uint32 {
+	if c.held.empty() {
+		return c.held.chain.Frame
+	}
+	if b := c.held.batches[0]; b.from.Salt == c.held.chain.Salt {
+		return b.from.Frame
+	}
+	return 0
 }
 
 func (c *Capture) count(f func(*Stats)) {

@@ -4,15 +4,135 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/internal/wal"
 	"github.com/superfly/ltx"
 )
 
+// Bounds of what is held: how long it waits for somebody to ask for it, before it
+// goes to the spool unasked, and the bytes from which on it does not wait, and
+// from which on frames are left in the WAL.
+const (
+	holdFor   = 100 * time.Millisecond
+	holdMost  = 2 << 20
+	holdLimit = 8 << 20
+)
+
+// advance reads the frames up to h. What they change becomes an LTX file where
+// one is asked for, or where it is too much to be held; where it is wanted, before
+// advance returns.
+func (c *Capture) advance(ctx context.Context, h wal.Header, wanted bool) error {
+	now := time.Now()
+	switch unread := c.unread(h); {
+	case unread:
+		c.timing.frames, c.resting = now, false
+	case c.held.empty():
+		return nil
+	}
+	if !c.spoolHasRoom() {
+		return errSpoolFull
+	}
+	if c.cfg.PerTransaction || c.large(h) {
+		return c.takeAll(ctx, h)
+	}
+	if c.held.empty() {
+		c.timing.held = now
+	}
+	if err := c.hold(h); err != nil || c.unsure {
+		return err
+	}
+	switch {
+	case wanted:
+		return c.flush()
+	case c.demanded() || c.held.size() >= holdMost || now.Sub(c.timing.held) >= holdFor:
+		return c.write()
+	}
+	return nil
+}
+
+// large reports whether the unread frames up to h are too many to be held.
+func (c *Capture) large(h wal.Header) bool {
+	unread := int64(h.MaxFrame-c.held.chain.Frame) * int64(c.held.chain.FrameSize())
+	return c.unread(h) && int64(c.held.size())+unread > holdLimit
+}
+
+// hold reads the frames up to h.
+func (c *Capture) hold(h wal.Header) error {
+	if !c.unread(h) {
+		return nil
+	}
+	if err := c.startGeneration(h); err != nil || c.unsure {
+		return err
+	}
+	b := c.held.next()
+	if err := b.add(c.db, h.MaxFrame); err != nil {
+		return c.doubt(h, err)
+	}
+	c.held.add(b)
+	c.counted(h.Change)
+	return nil
+}
+
+// startGeneration completes a place at the start of a generation by what the
+// header of the -wal file says, once that has been written.
+func (c *Capture) startGeneration(h wal.Header) error {
+	if c.held.chain.Frame != 0 {
+		return nil
+	}
+	start, err := startOf(c.db, h)
+	if err == nil && start.PageSize != c.table.PageSize() {
+		err = fmt.Errorf("pages of %d bytes, were %d: %w", start.PageSize, c.table.PageSize(), wal.ErrFormat)
+	}
+	if err != nil {
+		return c.doubt(h, err)
+	}
+	c.held.turn(start)
+	return nil
+}
+
+// doubt turns an error about the WAL's chain at h into a comparison, unless the
+// WAL was restarted meanwhile: then the next look accounts for it.
+func (c *Capture) doubt(h wal.Header, err error) error {
+	if !errors.Is(err, wal.ErrChain) && !errors.Is(err, wal.ErrFormat) {
+		return err
+	}
+	if now, herr := c.db.Header(); herr != nil || now.Salt != h.Salt || now.MaxFrame < h.MaxFrame {
+		return errNotNow
+	}
+	c.cfg.Logger.Warn("wal is not what was captured last, comparing", "path", c.cfg.Path, "err", err)
+	c.unsure = true
+	return nil
+}
+
+// complete adds the pages of ch that have no frame, where there are any. The pin
+// is held then until ch is written: they are read from the WAL or the file.
+func (c *Capture) complete(ch *changes, least uint32) error {
+	from := min(least, c.table.Count())
+	if !ch.lacks(from) {
+		return nil
+	}
+	if err := c.db.Pin(); err != nil {
+		return c.slotsTaken(err)
+	}
+	h, err := c.db.Header()
+	if err != nil {
+		return err
+	}
+	last := ch.end.Frame
+	if h.Salt != ch.end.Salt {
+		last = 0 // restarted since: all of it is in the file
+	}
+	return ch.addUnwritten(c.db, from, last)
+}
+
 // takeAll captures everything up to h, in as many files as it takes.
 func (c *Capture) takeAll(ctx context.Context, h wal.Header) error {
-	for c.pending(h) && !c.unsure {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	for c.unread(h) && !c.unsure {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -26,47 +146,49 @@ func (c *Capture) takeAll(ctx context.Context, h wal.Header) error {
 	return nil
 }
 
-// take captures one group of the frames up to h.
+// take makes one LTX file of frames up to h. Nothing is held.
 func (c *Capture) take(h wal.Header) error {
-	if c.chain.Frame == 0 {
-		start, err := startOf(c.db, h)
-		if err != nil {
-			return c.doubt(err)
-		}
-		if start.PageSize != c.table.PageSize() {
-			return c.doubt(fmt.Errorf("pages of %d bytes, were %d: %w", start.PageSize, c.table.PageSize(), wal.ErrFormat))
-		}
-		c.chain = start
+	if c.cfg.PerTransaction || c.large(h) {
+		return c.takeFromWAL(h)
+	}
+	if err := c.hold(h); err != nil || c.unsure {
+		return err
+	}
+	return c.flush()
+}
+
+// takeFromWAL makes an LTX file of frames that are not held but read again when
+// they are encoded; the pin keeps them there.
+func (c *Capture) takeFromWAL(h wal.Header) error {
+	if err := c.pinNow(); err != nil || c.unsure {
+		return err
+	}
+	if !c.continues(h) {
+		return errNotNow // restarted before it was pinned, and accounted for
+	}
+	if err := c.startGeneration(h); err != nil || c.unsure {
+		return err
 	}
 	limit := int64(largeGroup)
 	if c.cfg.PerTransaction {
 		limit = 0
 	}
-	ch, least, err := c.reader.read(c.db, c.chain, h.MaxFrame, limit)
+	ch, least, err := c.reader.read(c.db, c.held.chain, h.MaxFrame, limit)
 	if err != nil {
-		return c.doubt(err)
+		return c.doubt(h, err)
 	}
-	if err := ch.addUnwritten(c.db, min(least, c.table.Count())); err != nil {
+	if err := c.complete(ch, least); err != nil {
 		return err
 	}
 	if err := c.commit(ch); err != nil {
 		return err
 	}
 	c.heat(ch.commits)
+	c.held.begin(ch.end)
 	c.change.known = false
-	if c.chain.Frame == h.MaxFrame {
+	if ch.end.Frame == h.MaxFrame {
 		c.counted(h.Change)
 	}
-	return nil
-}
-
-// doubt turns an error about the WAL's chain into a comparison.
-func (c *Capture) doubt(err error) error {
-	if !errors.Is(err, wal.ErrChain) && !errors.Is(err, wal.ErrFormat) {
-		return err
-	}
-	c.cfg.Logger.Warn("wal is not what was captured last, comparing", "path", c.cfg.Path, "err", err)
-	c.unsure = true
 	return nil
 }
 
@@ -91,10 +213,9 @@ func (c *Capture) commit(ch *changes) error {
 	c.cfg.crash("table")
 	c.setPos(f.Pos())
 	c.spool.add(f)
-	c.chain = ch.end
 	c.announce()
 	c.captured(f, ch)
-	return c.saveCursor(slotNow, ch.end)
+	return c.saveCursor(ch.end)
 }
 
 // record enters f into the table. Where that fails the table may describe no
