@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -20,10 +19,10 @@ type ApplyInfo struct {
 
 // Apply brings the replica to the end of an LTX file in one transaction, which
 // is visible to every reader that begins after Apply returned. The file is
-// verified whole before anything is written; after an error nothing visible has
+// verified whole before any of it is visible; after an error nothing visible has
 // changed. It survives a crash of the process at once, and a power loss once
-// the WAL was checkpointed. sr is read once, or twice when its pages take more
-// than 8 MiB, and not kept.
+// the WAL was checkpointed. sr is read once, from its start to its end, and not
+// kept: it may be on its way still.
 //
 // A file that begins at or before the position and ends after it applies too:
 // it holds the newest content of whatever changed since it began.
@@ -58,9 +57,9 @@ func (r *Replica) applyFile(ctx context.Context, sr *io.SectionReader, info Appl
 	}
 	var err error
 	if r.live.live == nil || r.apply.table.PageSize() != d.header.PageSize {
-		err = r.bootstrap(ctx, sr, info)
-	} else if err = r.verify(ctx, c); err == nil {
-		err = r.commit(ctx, sr, info)
+		err = r.bootstrap(ctx, info)
+	} else {
+		err = r.applyLive(ctx, info)
 	}
 	if err == nil {
 		r.counters.applied(c, sr.Size(), time.Since(began))
@@ -88,17 +87,36 @@ func (r *Replica) checkPlace(c *changes, h ltx.Header) error {
 	return nil
 }
 
-// verify reads the file and computes the rolling checksum after it, before
-// anything is written.
-func (r *Replica) verify(ctx context.Context, c *changes) error {
-	if err := c.read(&r.apply.decoder, nil); err != nil {
-		return err
-	}
-	if c.full {
-		return r.verifyFull(c)
-	}
+// applyLive makes the file whose header was read one transaction. Pages of a large
+// file become frames while it is read; they are no part of any commit, and in
+// nobody's way, until the file turned out to be whole and its last frame follows.
+func (r *Replica) applyLive(ctx context.Context, info ApplyInfo) error {
 	if err := r.freshTable(ctx); err != nil {
 		return err
+	}
+	w := writing{ctx: ctx, r: r}
+	c := &r.apply.changes
+	if err := c.read(&r.apply.decoder, true, w.put); err != nil {
+		return err
+	}
+	if err := r.verify(ctx, c); err != nil {
+		return err
+	}
+	if c.whole {
+		for i := range c.pages {
+			if err := w.put(i, c.image(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return w.commit(Position{Pos: c.pos(), Seq: info.Seq})
+}
+
+// verify holds the rolling checksum after the file, which was read whole, against
+// what its trailer says.
+func (r *Replica) verify(ctx context.Context, c *changes) error {
+	if c.full {
+		return r.verifyFull(c)
 	}
 	if err := c.checkHoles(r.apply.table.Count()); err != nil {
 		return err
@@ -154,50 +172,6 @@ func (r *Replica) freshTable(ctx context.Context) error {
 	return r.retitle(ltx.Pos{TXID: pos.TXID, PostApplyChecksum: sum})
 }
 
-// commit writes the verified changes as one transaction.
-func (r *Replica) commit(ctx context.Context, sr *io.SectionReader, info ApplyInfo) error {
-	c, l := &r.apply.changes, r.live.live
-	if l.hasMoved() {
-		return ErrMoved
-	}
-	if err := r.freshTable(ctx); err != nil {
-		return err
-	}
-	if err := r.restartIfDue(ctx); err != nil {
-		return err
-	}
-	last := r.lastWritten(c)
-	pos := Position{Pos: c.pos(), Seq: info.Seq}
-	if last < 0 {
-		return r.commitNothing(ctx, pos)
-	}
-	a, err := l.db.Begin(c.header.PageSize, false)
-	if err != nil {
-		return err
-	}
-	if err := r.addPages(ctx, a, sr, last); err != nil {
-		return err
-	}
-	// The last frame, which makes the transaction valid, is still in the
-	// Appender: whatever a crash leaves from here on, the journal knows it.
-	e := entry{Salt: a.Salt(), Frame: a.Last(), Sum: a.Chain().Sum, PageSize: c.header.PageSize, PageCount: c.header.Commit, Pos: pos}
-	if err := r.apply.journal.append(e); err != nil {
-		return err
-	}
-	r.cfg.crash("position journaled")
-	if err := a.Flush(); err != nil {
-		return err
-	}
-	r.cfg.crash("frames written")
-	h, err := a.Commit(c.header.Commit)
-	if err != nil {
-		return err
-	}
-	r.cfg.crash("header written")
-	r.committed(l, h, pos)
-	return nil
-}
-
 // committed follows a commit that readers see already: nothing of it can fail.
 func (r *Replica) committed(l *live, h wal.Header, pos Position) {
 	c := &r.apply.changes
@@ -225,81 +199,4 @@ func (r *Replica) commitNothing(ctx context.Context, pos Position) error {
 		return err
 	}
 	return r.adopt(ctx, s, pos)
-}
-
-// lastWritten returns the index of the last page to write; -1: none has
-// changed. A database that only shrinks needs one page to carry the commit.
-func (r *Replica) lastWritten(c *changes) int {
-	for i := len(c.pages) - 1; i >= 0; i-- {
-		if !r.unchanged(c, i) {
-			return i
-		}
-	}
-	if len(c.pages) > 0 && c.header.Commit != r.apply.table.Count() {
-		return 0
-	}
-	return -1
-}
-
-// unchanged reports whether page i of a full file is in the replica already.
-func (r *Replica) unchanged(c *changes, i int) bool {
-	p := c.pages[i]
-	return c.full && r.apply.table.Get(p.Pgno) == p.Sum
-}
-
-// addPages hands the pages up to index last to a.
-func (r *Replica) addPages(ctx context.Context, a *wal.Appender, sr *io.SectionReader, last int) error {
-	c := &r.apply.changes
-	page := func(i int) ([]byte, error) { return c.image(i), nil }
-	if !c.whole {
-		next, err := r.rereader(sr)
-		if err != nil {
-			return err
-		}
-		page = next
-	}
-	for i := range last + 1 {
-		if i&1023 == 1023 && ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		b, err := page(i)
-		if err != nil {
-			return err
-		}
-		if i != last && r.unchanged(c, i) {
-			continue
-		}
-		var commit uint32
-		if i == last {
-			commit = c.header.Commit
-		}
-		if err := a.Add(c.pages[i].Pgno, commit, b); err != nil {
-			return err
-		}
-		r.cfg.crash("page added")
-	}
-	return nil
-}
-
-// rereader decodes a verified file once more, page by page from index 0, and
-// refuses a page that is not the one verified.
-func (r *Replica) rereader(sr *io.SectionReader) (func(i int) ([]byte, error), error) {
-	d, c := &r.apply.decoder, &r.apply.changes
-	if err := d.start(sr); err != nil {
-		return nil, err
-	}
-	if d.header != c.header {
-		return nil, damaged("header changed between two reads")
-	}
-	page := c.page[:c.header.PageSize]
-	return func(i int) ([]byte, error) {
-		p, err := d.next(page)
-		if errors.Is(err, io.EOF) {
-			err = damaged("file became shorter between two reads")
-		}
-		if err == nil && c.pages[i] != p {
-			err = damaged("page %d changed between two reads", p.Pgno)
-		}
-		return page, err
-	}, nil
 }

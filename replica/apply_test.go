@@ -138,41 +138,68 @@ func TestApplyLargeFile(t *testing.T) {
 	check(t, path, f)
 }
 
-// fickle returns other bytes once all of it was read.
-type fickle struct {
-	first, then []byte
-	end         bool
-}
+// nothing is a sink that takes everything.
+func nothing(int, []byte) error { return nil }
 
-func (f *fickle) ReadAt(b []byte, off int64) (int, error) {
-	src := f.first
-	if f.end {
-		src = f.then
-	}
-	n, err := bytes.NewReader(src).ReadAt(b, off)
-	f.end = f.end || off+int64(n) == int64(len(src))
-	return n, err
-}
-
-// A large file is read twice: what changed in between must not be applied.
-func TestApplyFileThatChanges(t *testing.T) {
+// A large file becomes frames while it is read. Damage, or an end, that is found
+// only then leaves nothing of it.
+func TestApplyLargeFileThatBreaks(t *testing.T) {
 	t.Parallel()
+	rnd := seeded(t, 21)
 	p, path := newPrimary(t, 4096), replicaPath(t)
 	r := open(t, Config{Path: path})
 	first := p.bank()
 	apply(t, r, first)
 	p.exec("CREATE TABLE big(b BLOB)")
-	p.exec("INSERT INTO big VALUES(randomblob(9000000))")
+	p.exec("INSERT INTO big VALUES(randomblob(20000000))")
 	f := p.step()
-	other := bytes.Clone(f.data)
-	other[len(other)/2] ^= 1 // inside random bytes, which lz4 keeps as they are
-	sr := io.NewSectionReader(&fickle{first: f.data, then: other}, 0, int64(len(other)))
-	if err := r.Apply(t.Context(), sr, ApplyInfo{}); !errors.Is(err, ErrDamaged) {
+	long := foreign(t, path)
+	for name, broken := range map[string]*io.SectionReader{
+		"bit in a page":   damagedAt(f, len(f.data)*9/10),
+		"bit in the post": damagedAt(f, len(f.data)-12),
+		"cut":             file{data: f.data[:len(f.data)*3/4]}.section(),
+	} {
+		if err := r.Apply(t.Context(), broken, ApplyInfo{}); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		check(t, path, first)
+		var n int
+		if err := long.QueryRowContext(t.Context(), "SELECT count(*) FROM acct").Scan(&n); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("the stream went away")
+	stops := io.NewSectionReader(&stopping{data: f.data, at: 15 << 20, stop: func() error { cancel(gone); return gone }}, 0, int64(len(f.data)))
+	if err := r.Apply(ctx, stops, ApplyInfo{}); !errors.Is(err, gone) {
 		t.Fatal(err)
 	}
 	check(t, path, first)
 	apply(t, r, f)
 	check(t, path, f)
+	f = p.transfer(rnd)
+	apply(t, r, f)
+	check(t, path, f)
+}
+
+func damagedAt(f file, at int) *io.SectionReader {
+	data := bytes.Clone(f.data)
+	data[at] ^= 1
+	return file{data: data}.section()
+}
+
+// stopping fails at an offset.
+type stopping struct {
+	data []byte
+	at   int64
+	stop func() error
+}
+
+func (s *stopping) ReadAt(b []byte, off int64) (int, error) {
+	if off+int64(len(b)) > s.at {
+		return 0, s.stop()
+	}
+	return bytes.NewReader(s.data).ReadAt(b, off)
 }
 
 func TestApplyRefuses(t *testing.T) {
@@ -296,7 +323,7 @@ func reencode(t *testing.T, f file, h ltx.Header, post ltx.Checksum, choose func
 	if err := d.start(f.section()); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.read(&d, nil); err != nil {
+	if err := c.read(&d, true, nothing); err != nil {
 		t.Fatal(err)
 	}
 	at := map[uint32]int{}
@@ -328,7 +355,7 @@ func TestApplyOverlappingFile(t *testing.T) {
 	for _, s := range append(steps, span) {
 		var d decoder
 		var c changes
-		if d.start(s.section()) != nil || c.read(&d, nil) != nil {
+		if d.start(s.section()) != nil || c.read(&d, true, nothing) != nil {
 			t.Fatal("decode")
 		}
 		for _, pg := range c.pages {

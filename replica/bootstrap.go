@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,14 +16,14 @@ import (
 
 // bootstrap applies a full file where there is no database yet, or one with
 // another page size. The file's header was read.
-func (r *Replica) bootstrap(ctx context.Context, sr *io.SectionReader, info ApplyInfo) error {
+func (r *Replica) bootstrap(ctx context.Context, info ApplyInfo) error {
 	there, err := exists(r.path)
 	if err != nil {
 		return err
 	}
 	if there && r.live.live == nil {
 		if n, err := sizeOf(r.path); err != nil || n == 0 {
-			return errors.Join(err, r.fillEmpty(ctx, sr, info))
+			return errors.Join(err, r.fillEmpty(ctx, info))
 		}
 		return fmt.Errorf("%s appeared: %w", r.path, ErrMoved)
 	}
@@ -62,11 +61,11 @@ func (r *Replica) writeTemp(ctx context.Context) error {
 	}
 	c := &r.apply.changes
 	w := &pageWriter{f: f, size: int64(r.apply.decoder.header.PageSize)}
-	err = c.read(&r.apply.decoder, func(pgno uint32, page []byte) error {
-		if pgno&1023 == 0 && ctx.Err() != nil {
+	err = c.read(&r.apply.decoder, false, func(i int, page []byte) error {
+		if i&1023 == 1023 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return w.put(pgno, page)
+		return w.put(c.pages[i].Pgno, page)
 	})
 	if err == nil {
 		err = r.verifyFull(c)
@@ -207,21 +206,14 @@ func (r *Replica) replaceLocked(pos Position) error {
 // fillEmpty makes the empty file a database and applies the full file to it as
 // a transaction: somebody may have the empty file open, so another file in its
 // place would leave them behind.
-func (r *Replica) fillEmpty(ctx context.Context, sr *io.SectionReader, info ApplyInfo) error {
-	c := &r.apply.changes
-	if err := c.read(&r.apply.decoder, nil); err != nil {
-		return err
-	}
-	if err := r.verifyFull(c); err != nil {
-		return err
-	}
-	if err := makeDatabase(ctx, r.path, c.header.PageSize); err != nil {
+func (r *Replica) fillEmpty(ctx context.Context, info ApplyInfo) error {
+	if err := makeDatabase(ctx, r.path, r.apply.decoder.header.PageSize); err != nil {
 		return err
 	}
 	if err := r.goLive(ctx); err != nil {
 		return err
 	}
-	return r.commit(ctx, sr, info)
+	return r.applyLive(ctx, info)
 }
 
 // makeDatabase turns an empty file into an empty database in WAL mode.

@@ -16,12 +16,11 @@ type changes struct {
 	full   bool           // holds every page
 	pages  []pagesum.Page // in page order
 	images []byte         // the pages themselves, in that order
-	whole  bool           // images holds them all; else the file is read again
+	whole  bool           // images holds them all; else a sink took them
 	page   []byte         // room for one
 }
 
-// keepLimit is how many bytes of pages are kept in memory; a larger file is
-// decoded twice.
+// keepLimit is how many bytes of pages are kept in memory.
 const keepLimit = 8 << 20
 
 // pos returns the position after the file.
@@ -34,16 +33,24 @@ func (c *changes) image(i int) []byte {
 	return c.images[i*n : (i+1)*n]
 }
 
-// read decodes and verifies the whole file behind the header that d has read.
-// With a sink every page goes there; without, into images as far as they fit.
-func (c *changes) read(d *decoder, sink func(pgno uint32, page []byte) error) error {
+// pageSink takes the pages of a file in their order, i from 0, each valid until it
+// returns.
+type pageSink func(i int, page []byte) error
+
+// read decodes and verifies the whole file behind the header that d has read. Its
+// pages are kept in images as long as they fit, if keep is set; what does not fit,
+// or all of it, goes to sink as it is read, before the file is known to be whole.
+func (c *changes) read(d *decoder, keep bool, sink pageSink) error {
 	c.header = d.header
-	c.pages, c.images, c.whole = c.pages[:0], c.images[:0], sink == nil
+	c.pages, c.images, c.whole = c.pages[:0], c.images[:0], keep
 	if cap(c.page) < int(c.header.PageSize) {
 		c.page = make([]byte, 65536)
 	}
 	for {
-		page := c.room()
+		page, err := c.room(sink)
+		if err != nil {
+			return err
+		}
 		p, err := d.next(page)
 		if errors.Is(err, io.EOF) {
 			break
@@ -55,8 +62,8 @@ func (c *changes) read(d *decoder, sink func(pgno uint32, page []byte) error) er
 			return err
 		}
 		c.pages = append(c.pages, p)
-		if sink != nil {
-			if err := sink(p.Pgno, page); err != nil {
+		if !c.whole {
+			if err := sink(len(c.pages)-1, page); err != nil {
 				return err
 			}
 		}
@@ -69,21 +76,27 @@ func (c *changes) read(d *decoder, sink func(pgno uint32, page []byte) error) er
 	return err
 }
 
-// room returns where the next page goes.
-func (c *changes) room() []byte {
+// room returns where the next page goes. What was kept goes to sink once there is
+// too much of it.
+func (c *changes) room(sink pageSink) ([]byte, error) {
 	n := int(c.header.PageSize)
 	if c.whole && len(c.images)+n > keepLimit {
+		for i := range c.pages {
+			if err := sink(i, c.image(i)); err != nil {
+				return nil, err
+			}
+		}
 		c.whole, c.images = false, c.images[:0]
 	}
 	if !c.whole {
-		return c.page[:n]
+		return c.page[:n], nil
 	}
 	at := len(c.images)
 	if cap(c.images) < at+n {
 		c.images = append(make([]byte, 0, max(2*at, at+n, 64<<10)), c.images...)
 	}
 	c.images = c.images[:at+n]
-	return c.images[at:]
+	return c.images[at:], nil
 }
 
 // checkPage refuses a first page that would take the replica out of WAL mode.

@@ -190,7 +190,7 @@ func FuzzDecoder(f *testing.F) {
 		in := file{data: b}
 		err := d.start(in.section())
 		if err == nil {
-			err = c.read(&d, nil)
+			err = c.read(&d, true, nothing)
 		}
 		if err != nil {
 			return
