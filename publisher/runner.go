@@ -31,6 +31,7 @@ type runner struct {
 	begun    bool      // a session has begun: the chain provably goes on
 	obeyed   bool      // ForceReseed was
 	seq      uint64    // last sequence on the database's subjects: what the next message expects
+	alone    bool      // nobody else published anything between our last two messages
 	sent     ltx.TXID  // everything up to it was acknowledged, or is spanned by what follows
 	full     *ltx.Pos  // a full file must follow it, and was not acknowledged yet; nil: none
 	partial  partial   // the file whose parts were stored last

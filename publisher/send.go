@@ -131,10 +131,15 @@ func (r *runner) partOf(f capture.File, content capture.Content, size, part int)
 // publishPart stores one message. A refusal, or an answer that does not come,
 // is settled by the head of the stream.
 func (r *runner) publishPart(ctx context.Context, m wire.Meta, data []byte) error {
+	middle := 1 < m.Part && m.Part < m.Parts
 	for try := 1; ; {
-		seq, err := r.store(ctx, &nats.Msg{Subject: r.cfg.DB.DataSubject(), Header: m.Header(), Data: data})
+		put := r.store
+		if middle && r.alone && try == 1 {
+			put = r.storeUnfenced
+		}
+		seq, err := put(ctx, &nats.Msg{Subject: r.cfg.DB.DataSubject(), Header: m.Header(), Data: data})
 		if err == nil {
-			r.seq = seq
+			r.alone, r.seq = seq == r.seq+1, seq
 			r.stored(m, seq)
 			return nil
 		}
@@ -156,10 +161,23 @@ var (
 	errDuplicate = errors.New("the server took the message for one that it has")
 )
 
-// store publishes one message that must be the next on our subjects. One that
-// is under way is waited for even when ctx ends, so that its fate is known, yet
-// not when the connection is lost.
+// store publishes one message that must be the next on our subjects.
 func (r *runner) store(ctx context.Context, m *nats.Msg) (seq uint64, err error) {
+	return r.send(ctx, m, jetstream.WithExpectLastSequenceForSubject(r.seq, r.cfg.DB.Filter()))
+}
+
+// storeUnfenced publishes a part between the first and the last one of a file. For
+// the fence the server reads the message before, and keeps its block in memory,
+// which is the most that it does for a large file. So such parts go without, for as
+// long as the sequences show that nobody else publishes; the last part never does,
+// and without it the others are nothing (ADR 0007).
+func (r *runner) storeUnfenced(ctx context.Context, m *nats.Msg) (seq uint64, err error) {
+	return r.send(ctx, m)
+}
+
+// send publishes one message. One that is under way is waited for even when ctx
+// ends, so that its fate is known, yet not when the connection is lost.
+func (r *runner) send(ctx context.Context, m *nats.Msg, opts ...jetstream.PublishOpt) (seq uint64, err error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
@@ -171,7 +189,7 @@ func (r *runner) store(ctx context.Context, m *nats.Msg) (seq uint64, err error)
 			cancel()
 		}
 	})()
-	ack, err := r.cfg.JS.PublishMsg(wait, m, jetstream.WithExpectLastSequenceForSubject(r.seq, r.cfg.DB.Filter()), jetstream.WithRetryAttempts(0))
+	ack, err := r.cfg.JS.PublishMsg(wait, m, append(opts, jetstream.WithRetryAttempts(0))...)
 	switch {
 	case err != nil && away():
 		return 0, errAway

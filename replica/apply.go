@@ -13,8 +13,23 @@ import (
 
 // ApplyInfo is what the LTX file itself does not say.
 type ApplyInfo struct {
-	Full bool   // the file holds every page and applies to any position
-	Seq  uint64 // stream sequence of its last message; 0: unknown
+	Full bool    // the file holds every page and applies to any position
+	Post ltx.Pos // the position it must lead to; zero: any
+	// Seq returns the stream sequence of its last message, 0: unknown. It is
+	// called once the file was read; nil: unknown.
+	Seq func() uint64
+}
+
+// position returns the position after the file that c was read from.
+func (i ApplyInfo) position(c *changes) (Position, error) {
+	p := Position{Pos: c.pos()}
+	if !i.Post.IsZero() && p.Pos != i.Post {
+		return p, damaged("the file leads to %s, %s was announced", p.Pos, i.Post)
+	}
+	if i.Seq != nil {
+		p.Seq = i.Seq()
+	}
+	return p, nil
 }
 
 // Apply brings the replica to the end of an LTX file in one transaction, which
@@ -109,7 +124,11 @@ func (r *Replica) applyLive(ctx context.Context, info ApplyInfo) error {
 			}
 		}
 	}
-	return w.commit(Position{Pos: c.pos(), Seq: info.Seq})
+	pos, err := info.position(c)
+	if err != nil {
+		return err
+	}
+	return w.commit(pos)
 }
 
 // verify holds the rolling checksum after the file, which was read whole, against

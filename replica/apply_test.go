@@ -371,7 +371,7 @@ func TestApplyOverlappingFile(t *testing.T) {
 	span = encodeFile(t, h, end.pos.PostApplyChecksum, list, func(n uint32) []byte { return end.image[(n-1)*1024 : n*1024] }, end.image)
 	apply(t, r, steps[0])
 	apply(t, r, steps[1])
-	if err := r.Apply(t.Context(), span.section(), ApplyInfo{Seq: 9}); err != nil {
+	if err := r.Apply(t.Context(), span.section(), ApplyInfo{Seq: at(9)}); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.Position(); got.Pos != end.pos || got.Seq != 9 {

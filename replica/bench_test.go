@@ -23,7 +23,7 @@ func BenchmarkApply(b *testing.B) {
 				b.StopTimer()
 				f := chain.next()
 				b.StartTimer()
-				if err := r.Apply(b.Context(), f.section(), ApplyInfo{Seq: 1}); err != nil {
+				if err := r.Apply(b.Context(), f.section(), ApplyInfo{Seq: at(1)}); err != nil {
 					b.Fatal(err)
 				}
 			}

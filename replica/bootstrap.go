@@ -31,7 +31,10 @@ func (r *Replica) bootstrap(ctx context.Context, info ApplyInfo) error {
 		return errors.Join(err, removeIfThere(r.tempPath()))
 	}
 	r.cfg.crash("bootstrap written")
-	pos := Position{Pos: r.apply.changes.pos(), Seq: info.Seq}
+	pos, err := info.position(&r.apply.changes)
+	if err != nil {
+		return errors.Join(err, removeIfThere(r.tempPath()))
+	}
 	if there {
 		err = r.replace(ctx, pos)
 	} else {

@@ -134,7 +134,7 @@ func applyNamed(ctx context.Context, r *Replica, name string) error {
 	if err != nil {
 		return err
 	}
-	return r.Apply(ctx, io.NewSectionReader(f, 0, fi.Size()), ApplyInfo{Seq: uint64(r.Position().TXID) + 1})
+	return r.Apply(ctx, io.NewSectionReader(f, 0, fi.Size()), ApplyInfo{Seq: at(uint64(r.Position().TXID) + 1)})
 }
 
 // writeChain writes a chain of n random files.

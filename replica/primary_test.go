@@ -274,7 +274,7 @@ func open(t testing.TB, cfg Config) *Replica {
 
 func apply(t testing.TB, r *Replica, f file) {
 	t.Helper()
-	if err := r.Apply(t.Context(), f.section(), ApplyInfo{Seq: uint64(f.pos.TXID) + 100}); err != nil {
+	if err := r.Apply(t.Context(), f.section(), ApplyInfo{Seq: at(uint64(f.pos.TXID) + 100)}); err != nil {
 		t.Fatalf("apply %s: %v", f.pos, err)
 	}
 	if got := r.Position(); got.Pos != f.pos || got.Seq != uint64(f.pos.TXID)+100 {
@@ -284,7 +284,7 @@ func apply(t testing.TB, r *Replica, f file) {
 
 func applyFull(t testing.TB, r *Replica, f file) {
 	t.Helper()
-	if err := r.Apply(t.Context(), f.section(), ApplyInfo{Full: true, Seq: uint64(f.pos.TXID) + 100}); err != nil {
+	if err := r.Apply(t.Context(), f.section(), ApplyInfo{Full: true, Seq: at(uint64(f.pos.TXID) + 100)}); err != nil {
 		t.Fatalf("apply full %s: %v", f.pos, err)
 	}
 }
@@ -303,3 +303,6 @@ func mustWrite(t testing.TB, path string, b []byte) {
 		t.Fatal(err)
 	}
 }
+
+// at is a stream sequence that is known.
+func at(seq uint64) func() uint64 { return func() uint64 { return seq } }

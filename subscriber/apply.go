@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/superfly/ltx"
+
 	"github.com/ltxstream/ltxstream/internal/feed"
 	"github.com/ltxstream/ltxstream/replica"
 )
@@ -20,12 +22,29 @@ func (r *runner) apply(ctx context.Context, file *feed.File) error {
 		return fmt.Errorf("keep writer: %w", err)
 	}
 	began := time.Now()
-	err := r.rep.Apply(ctx, file.Section(), replica.ApplyInfo{Full: file.Meta.Full, Seq: file.LastSeq})
+	ctx, stop := r.interruptible(ctx)
+	defer stop()
+	r.setIncoming(file.Incoming(), file.Meta.Max)
+	defer r.setIncoming(false, 0)
+	err := r.rep.Apply(ctx, file.Section(ctx), replica.ApplyInfo{
+		Full: file.Meta.Full, Post: file.Meta.PostPos(), Seq: func() uint64 { return file.LastSeq },
+	})
 	if err != nil {
 		return errors.Join(err, r.afterFailure(file, err))
 	}
 	r.noteApplied(file, time.Since(began))
 	return nil
+}
+
+// setIncoming says whether a file that leads to txid is applied while it is
+// received.
+func (r *runner) setIncoming(on bool, txid ltx.TXID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.incoming = on
+	if on {
+		r.mu.head = max(r.mu.head, txid)
+	}
 }
 
 func (r *runner) afterFailure(file *feed.File, err error) error {

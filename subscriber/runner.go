@@ -124,7 +124,7 @@ func (r *runner) openFeed(ctx context.Context) (err error) {
 	}
 	r.feed, err = feed.New(feed.Config{
 		Stream: r.str, JS: r.cfg.JS, DB: r.cfg.DB, Durable: r.st.consumer, SpoolDir: dir,
-		MemoryLimit: r.cfg.MemoryLimit, Writer: r.st.writer, Logger: r.cfg.Logger, OnDamage: r.skipped,
+		MemoryLimit: r.cfg.MemoryLimit, Incoming: true, Writer: r.st.writer, Logger: r.cfg.Logger, OnDamage: r.skipped,
 	})
 	if err != nil {
 		return err
@@ -163,11 +163,8 @@ func (r *runner) closeReplica() error {
 // next waits for the next file, and in vain once the replica's name leads to
 // another file: that one would be served for as long as nothing new comes.
 func (r *runner) next(ctx context.Context) (*feed.File, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	r.mu.Lock()
-	r.mu.interrupt = cancel
-	r.mu.Unlock()
+	ctx, stop := r.interruptible(ctx)
+	defer stop()
 	file, err := r.feed.Next(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), replica.ErrMoved) {
 		return nil, errors.Join(replica.ErrMoved, r.closeReplica())
@@ -175,7 +172,17 @@ func (r *runner) next(ctx context.Context) (*feed.File, error) {
 	return file, err
 }
 
-// watchName interrupts next when the replica's name leads to another file.
+// interruptible returns a context that also ends when the replica's name leads to
+// another file.
+func (r *runner) interruptible(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.interrupt = cancel
+	return ctx, func() { cancel(nil) }
+}
+
+// watchName interrupts what waits for messages when the replica's name leads to another file.
 func (r *runner) watchName() {
 	r.mu.Lock()
 	rep, interrupt := r.mu.replica, r.mu.interrupt

@@ -114,12 +114,13 @@ func (s *Subscriber) noteHead(txid ltx.TXID) {
 }
 
 // headStream returns the stream while it is worth asking for its head: when
-// something is pending, or the feed does not follow.
+// something is pending, or the feed does not follow. Not while a large file comes
+// in: the server would read one more of its parts to answer.
 func (r *runner) headStream() *stream.Stream {
 	r.mu.Lock()
-	f, state := r.mu.feed, r.mu.state
+	f, state, incoming := r.mu.feed, r.mu.state, r.mu.incoming
 	r.mu.Unlock()
-	if f == nil || state == StateLive && f.Stats().Pending == 0 {
+	if f == nil || incoming || state == StateLive && f.Stats().Pending == 0 {
 		return nil
 	}
 	return f.Stream()

@@ -23,8 +23,9 @@ type Subscriber struct {
 
 	mu struct {
 		sync.Mutex
-		replica *replica.Replica // nil: not open
-		feed    *feed.Feed       // nil: not open
+		replica  *replica.Replica // nil: not open
+		feed     *feed.Feed       // nil: not open
+		incoming bool             // a file is applied while it is received
 		// interrupt ends the wait for a file that is under way.
 		interrupt context.CancelCauseFunc
 		changed   chan struct{} // closed and replaced when replica or ended changes

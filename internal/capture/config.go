@@ -19,8 +19,10 @@ type Config struct {
 	Path     string // the database file
 	StateDir string // default StateDir(Path)
 
-	// PerTransaction makes one LTX file of each SQLite commit. By default
-	// whatever has been committed when a file is asked for goes into it.
+	// PerTransaction makes one LTX file of each SQLite commit. The WAL is pinned
+	// for that, and restarted by us: it costs a busy application a good part of
+	// its throughput. By default whatever has been committed when a file is asked
+	// for goes into it.
 	PerTransaction bool
 
 	SoftWALLimit int64 // bytes; a WAL that nobody checkpoints is restarted at eight times that; default 4 MiB

@@ -110,18 +110,14 @@ func (e *encoder) encode(w io.Writer, db *wal.DB, c *changes, f *File, post func
 	if err := enc.EncodeHeader(f.Header); err != nil {
 		return err
 	}
-	if len(e.page) < int(c.pageSize) {
-		e.page = make([]byte, c.pageSize)
-	}
 	e.sums = e.sums[:0]
-	for _, ch := range c.pages {
-		b, err := c.page(db, ch, e.page)
+	for p, err := range e.pages(db, c) {
 		if err != nil {
 			return err
 		}
-		e.sums = append(e.sums, pagesum.Page{Pgno: ch.pgno, Sum: pagesum.Of(ch.pgno, b)})
-		if err := enc.EncodePage(ltx.PageHeader{Pgno: ch.pgno}, b); err != nil {
-			return fmt.Errorf("encode page %d: %w", ch.pgno, err)
+		e.sums = append(e.sums, p.sum)
+		if err := enc.EncodePage(ltx.PageHeader{Pgno: p.sum.Pgno}, p.data); err != nil {
+			return fmt.Errorf("encode page %d: %w", p.sum.Pgno, err)
 		}
 	}
 	enc.SetPostApplyChecksum(post(e.sums))

@@ -20,6 +20,7 @@ func newStepped(t *testing.T) *stepped {
 	c, err := Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
 	must(t, err)
 	t.Cleanup(func() { must(t, c.Close()) })
+	c.timing.tryCkpt = time.Now().Add(time.Hour) // only the application backfills
 	s := &stepped{&running{t: t, c: c, shadow: &shadow{}}, a}
 	s.capture() // the first full file, under the pin
 	s.capture() // … which is let go

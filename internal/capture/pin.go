@@ -40,10 +40,11 @@ func (c *care) overtaken(now time.Time, took time.Duration) {
 	c.since, c.until = now, now.Add(c.factor*took)
 }
 
-// pinWanted reports whether the WAL must not be restarted by others: frames stay
-// in it for now, or its restarts have been missed lately.
+// pinWanted reports whether the WAL must not be restarted by others: each of its
+// transactions is wanted by itself, frames stay in it for now, or its restarts have
+// been missed lately.
 func (c *Capture) pinWanted() bool {
-	return c.trouble || c.care.wantsPin(time.Now())
+	return c.cfg.PerTransaction || c.trouble || c.care.wantsPin(time.Now())
 }
 
 // settlePin takes the pin where it is wanted and lets go of it where not, or
@@ -63,7 +64,7 @@ func (c *Capture) settlePin(h wal.Header, contended bool) error {
 // lend reports whether it is time to let the next writer restart the WAL: all of it
 // is in the database file, and it has reached its soft limit.
 func (c *Capture) lend(h wal.Header) bool {
-	if c.trouble || !c.overLimit(h, 1) || c.db.Backfilled() != h.MaxFrame {
+	if c.cfg.PerTransaction || c.trouble || !c.overLimit(h, 1) || c.db.Backfilled() != h.MaxFrame {
 		return false
 	}
 	c.care.lent = time.Now()

@@ -11,7 +11,7 @@ import (
 
 // Bounds of a restart of the WAL. Writers wait while it holds WRITE.
 const (
-	restartAt   = 8                      // times the soft limit, at which we backfill and restart
+	forceAt     = 8                      // times the soft limit, at which we backfill and restart
 	patience    = 250 * time.Millisecond // after somebody else's checkpoint
 	fewToTake   = 64                     // frames left to capture under WRITE
 	fewToFill   = 256                    // frames left to backfill under WRITE
@@ -33,15 +33,25 @@ func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 		return c.empty(ctx, h)
 	}
 	switch {
-	case h.MaxFrame == 0 || c.ckpt.busy || !c.overLimit(h, restartAt) || time.Now().Before(c.timing.tryCkpt) || c.checkpointed(h):
+	case h.MaxFrame == 0 || c.ckpt.busy || !c.overLimit(h, c.restartAt()) || time.Now().Before(c.timing.tryCkpt):
 		return c.rest(h)
 	case h.MaxFrame-c.db.Backfilled() <= fewToFill:
 		done, err := c.restartWAL(ctx, nil)
 		c.backOff(done)
 		return err
+	case c.overLimit(h, forceAt) && !c.checkpointed(h):
+		c.ckpt.begin(c.db)
 	}
-	c.ckpt.begin(c.db)
 	return nil
+}
+
+// restartAt is at how many times its soft limit we restart a WAL. One that is
+// always pinned is restarted by nobody else.
+func (c *Capture) restartAt() int64 {
+	if c.cfg.PerTransaction {
+		return 1
+	}
+	return forceAt
 }
 
 // checkpointed reports whether somebody else has backfilled or restarted the WAL of
@@ -169,7 +179,7 @@ func (c *Capture) lockCkpt(ctx context.Context) error {
 // restartFilled holds WRITE and CKPT.
 func (c *Capture) restartFilled(ctx context.Context, h, next wal.Header) (bool, error) {
 	if left := h.MaxFrame - c.db.Backfilled(); left > 0 {
-		if left > 2*fewToFill || !c.overLimit(h, restartAt) {
+		if left > 2*fewToFill || !c.overLimit(h, c.restartAt()) {
 			return false, nil
 		}
 		if res, err := c.db.Backfill(ctx); err != nil || !res.Done() {

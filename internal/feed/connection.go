@@ -35,6 +35,8 @@ type connection struct {
 	it       jetstream.MessagesContext
 	received uint64 // consumer sequence of the last delivery
 	seen     uint64 // stream sequence of the last delivery
+	ahead    uint64 // messages that the stream held beyond it
+	lags     bool   // it stays behind the end of the stream (see stayBehind)
 
 	idle    time.Duration // until the watchdog looks again
 	unacked int
@@ -68,8 +70,12 @@ func (f *Feed) connect(ctx context.Context) error {
 	if _, err := f.cfg.JS.ResetConsumerToSequence(ctx, f.cfg.Stream.Name(), f.cfg.Durable, f.seq+1); err != nil {
 		return fmt.Errorf("reset consumer %s to %d: %w", f.cfg.Durable, f.seq+1, f.explain("CONSUMER.RESET."+f.cfg.Stream.Name(), err))
 	}
+	amount := jetstream.PullMessagesOpt(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, max(pullBytes, 2*int(f.nc.MaxPayload()))))
+	if f.lag {
+		amount = jetstream.PullMaxMessages(lagPull)
+	}
 	it, err := cons.Messages(
-		jetstream.PullMaxMessagesWithBytesLimit(pullMessages, max(pullBytes, 2*int(f.nc.MaxPayload()))),
+		amount,
 		jetstream.PullExpiry(pullExpiry),
 		jetstream.PullHeartbeat(pullHeartbeat),
 		jetstream.WithMessagesErrOnMissingHeartbeat(true),
@@ -78,7 +84,7 @@ func (f *Feed) connect(ctx context.Context) error {
 		return fmt.Errorf("consume: %w", err)
 	}
 	f.asm.drop() // the parts come again
-	f.con = &connection{it: it, seen: f.seq, idle: f.idle, lastAck: time.Now()}
+	f.con = &connection{it: it, seen: f.seq, lags: f.lag, idle: f.idle, lastAck: time.Now()}
 	return nil
 }
 
@@ -135,7 +141,7 @@ func (f *Feed) receive(ctx context.Context) (delivery, error) {
 // half joined.
 func (f *Feed) dealtWith() {
 	n := f.stats.pending.Load()
-	if n == 0 || f.asm.busy() || f.con.received == 0 {
+	if n == 0 || f.asm.busy() || f.in != nil || f.con.received == 0 {
 		return
 	}
 	f.stats.pending.Store(n - 1)
@@ -155,7 +161,7 @@ func (f *Feed) order(msg jetstream.Msg) (delivery, error) {
 	if f.reconnected() || md.Sequence.Consumer != c.received+1 || md.Sequence.Stream <= c.seen {
 		return delivery{}, errResync
 	}
-	c.received, c.seen = md.Sequence.Consumer, md.Sequence.Stream
+	c.received, c.seen, c.ahead = md.Sequence.Consumer, md.Sequence.Stream, md.NumPending
 	c.unacked++
 	c.ackable = msg // dealt with when the next one is asked for
 	f.stats.lastSeq.Store(c.seen)

@@ -31,6 +31,11 @@ type Config struct {
 	// must exist; old spool files of ours in it are removed.
 	SpoolDir    string
 	MemoryLimit int64 // bytes, default DefaultMemoryLimit
+	// Incoming hands out files larger than MemoryLimit while they are received,
+	// not verified at all: for a caller that reads each file once, from start to
+	// end, verifies it before it uses any of it, and calls Refuse if it is not
+	// whole. Other files are verified before they are handed out.
+	Incoming bool
 	// Writer is whose files the caller's position came from, as Feed.Writer
 	// told it; empty: not known. It tells a stream that lost its tail from a
 	// history that began anew.
@@ -58,7 +63,7 @@ type Stats struct {
 }
 
 // Feed hands out the files of one database in order. Its methods, save Stats,
-// belong to one goroutine.
+// and its Files belong to one goroutine.
 type Feed struct {
 	cfg  Config
 	log  *slog.Logger
@@ -78,6 +83,10 @@ type Feed struct {
 
 	con    *connection
 	status chan nats.Status
+
+	in        *incoming // handed out and not received whole
+	lag       bool      // the next connection stays behind the end of the stream
+	irregular uint64    // first sequence of a file that could not be handed out so
 
 	stats struct {
 		files, bytes, damaged, stale, replayed, resyncs, lastSeq atomic.Uint64

@@ -78,7 +78,7 @@ func (h *harness) next(want streamtest.File) *File {
 
 func (h *harness) same(f *File, want streamtest.File) {
 	h.t.Helper()
-	got, err := io.ReadAll(f.Section())
+	got, err := io.ReadAll(f.Section(h.t.Context()))
 	if err != nil {
 		h.t.Fatal(err)
 	}

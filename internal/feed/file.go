@@ -2,6 +2,7 @@ package feed
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -11,21 +12,39 @@ import (
 	"github.com/ltxstream/ltxstream/wire"
 )
 
-// File is one verified LTX file: in memory, or in a spool file without a name.
+// File is one LTX file: verified, in memory or in a spool file without a name; or
+// incoming (Config.Incoming).
 type File struct {
 	Meta              wire.Meta // Part and Parts are those of the first message
 	FirstSeq, LastSeq uint64    // stream sequences of its first and last message
 	Stored            time.Time // when the server stored the last one
 
 	body body
+	in   *incoming // instead of body
 }
 
-// Section returns a reader over the whole LTX file. It is valid until Close;
-// several may be used at once.
-func (f *File) Section() *io.SectionReader { return f.body.section() }
+// Section returns a reader over the whole LTX file, valid until Close. Several may
+// be used at once, unless the file is incoming: then it can be read once, from its
+// start on; the end of ctx ends the wait for its parts; LastSeq and Stored are set
+// when all of it was read.
+func (f *File) Section(ctx context.Context) *io.SectionReader {
+	if f.in != nil {
+		return f.in.reader(ctx)
+	}
+	return f.body.section()
+}
+
+// Incoming reports whether the file is read while it is received.
+func (f *File) Incoming() bool { return f.in != nil }
 
 // Close frees the file's memory or spool. It may be called twice.
-func (f *File) Close() error { return f.body.close() }
+func (f *File) Close() error {
+	if f.in != nil {
+		f.in.close()
+		f.in = nil
+	}
+	return f.body.close()
+}
 
 // body holds the bytes of a file that is being joined or was handed out.
 type body struct {

@@ -144,7 +144,7 @@ func drive(t *testing.T, f *Feed, msgs []*nats.Msg, files []streamtest.File) (n 
 		if file == nil {
 			continue
 		}
-		got, err := io.ReadAll(file.Section())
+		got, err := io.ReadAll(file.Section(t.Context()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +210,7 @@ func FuzzHandle(f *testing.F) {
 			if err != nil || out == nil {
 				continue
 			}
-			got, err := io.ReadAll(out.Section())
+			got, err := io.ReadAll(out.Section(t.Context()))
 			if err != nil || !samePages(t, got, file.Data) {
 				t.Fatalf("wrong file: %v", err)
 			}

@@ -23,6 +23,9 @@ func (f *Feed) Next(ctx context.Context) (*File, error) {
 	if !f.sought {
 		return nil, errors.New("next: no position, call Seek first")
 	}
+	if f.in != nil {
+		return nil, errors.New("next: the file handed out last is not closed")
+	}
 	for resyncs := 0; ; {
 		if err := f.connect(ctx); err != nil {
 			return nil, err
@@ -107,6 +110,9 @@ func (f *Feed) handleData(d delivery) (*File, error) {
 	if err := f.skipped(meta); err != nil {
 		f.skip(d, err)
 		return nil, nil
+	}
+	if f.receives(meta, d.seq) {
+		return f.receiveFile(d, meta)
 	}
 	return f.join(d, meta)
 }
@@ -220,18 +226,31 @@ func (f *Feed) hand(d delivery, file *File) (*File, error) {
 		f.damage(d.seq, d.msg.Subject(), ErrUnfinished)
 		f.asm.drop()
 	}
+	f.handed(file)
+	return file, nil
+}
+
+// handed moves the position behind file.
+func (f *Feed) handed(file *File) {
+	m := file.Meta
 	f.before = origin{f.pos, f.posEpoch, f.writer}
 	f.seq, f.origin = file.LastSeq, origin{m.PostPos(), m.Epoch, m.Writer}
 	f.stats.ahead.Store(false)
 	f.stats.files.Add(1)
 	f.stats.bytes.Add(uint64(m.Size))
-	return file, nil
 }
 
-// Refuse takes back file, the newest handed out: it is whole and in its place,
-// and yet not what its publisher wrote. Next goes on behind it, from the
-// position before it.
+// Refuse takes back file, the newest handed out and not closed: it is in its place,
+// and yet not what its publisher wrote. Next goes on behind it, from the position
+// before it.
 func (f *Feed) Refuse(file *File, err error) {
+	if file.in != nil { // to be verified before anything is said of it
+		f.irregular = file.FirstSeq
+		if f.in == nil {
+			f.origin = f.before
+		}
+		return
+	}
 	f.damage(file.LastSeq, f.cfg.DB.DataSubject(), err)
 	if file.Meta.Full {
 		f.noteBadBase(file.FirstSeq)
