@@ -3,7 +3,6 @@ package publisher
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/stream"
@@ -96,32 +95,14 @@ func (r *runner) unask() {
 	r.mu.base.asked = false
 }
 
-// refreshBase asks for a full file whenever the newest one is half as old as the
-// stream lets messages grow.
-func (r *runner) refreshBase(ctx context.Context) (stop func()) {
-	if r.keep() == 0 {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			sleep(ctx, r.refresh())
-		}
-	})
-	return func() {
-		cancel()
-		wg.Wait()
-	}
-}
-
 func (r *runner) keep() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.mu.base.keep
 }
 
-// refresh looks at the age of the base, and returns when to look again.
+// refresh asks for a full file when the newest one is half as old as the stream
+// lets messages grow, and returns when to look again.
 func (r *runner) refresh() time.Duration {
 	r.mu.Lock()
 	b := r.mu.base

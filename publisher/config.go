@@ -50,6 +50,7 @@ type Config struct {
 	SoleOwner bool
 
 	Notifier *Notifier // nil: one of its own
+	Gate     *Gate     // shared by all publishers of a process; nil: none
 	Metrics  *Metrics  // nil: none
 	Logger   *slog.Logger
 }

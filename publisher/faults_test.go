@@ -564,6 +564,21 @@ func TestRetain(t *testing.T) {
 	w.check()
 }
 
+// TestRetainWhileNobodyWrites: an idle publisher refreshes its base.
+func TestRetainWhileNobodyWrites(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := w.config()
+	cfg.Retain = time.Second
+	p := start(t, cfg)
+	w.transfer(1)
+	n := p.sync().TXID
+	p.until("two more full files", func(s Status) bool { return s.Acked >= n+2 })
+	if c := w.check(); c.fulls < 1 {
+		t.Fatalf("%d full files", c.fulls)
+	}
+}
+
 // TestLossWhileNobodyWrites: an idle publisher finds out that the stream lost
 // what it had acknowledged.
 func TestLossWhileNobodyWrites(t *testing.T) {
@@ -595,5 +610,12 @@ func TestClusterLosesItsLeader(t *testing.T) {
 	p.sync()
 	if c := w.check(); c.fulls != 1 || c.replays != 0 {
 		t.Fatalf("%d full files, %d replays", c.fulls, c.replays)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }

@@ -68,7 +68,7 @@ func (p *Publisher) Run(ctx context.Context) (err error) {
 	}
 	defer func() { p.end(err) }()
 	defer p.cfg.Metrics.watch(p)()
-	c, err := capture.Open(ctx, p.captureConfig())
+	c, err := p.open(ctx)
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", p.cfg.DB, err)
 	}
@@ -86,6 +86,15 @@ func (p *Publisher) begin() bool {
 	first := !p.mu.began
 	p.mu.began = true
 	return first
+}
+
+func (p *Publisher) open(ctx context.Context) (*capture.Capture, error) {
+	leave, err := p.cfg.Gate.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return capture.Open(ctx, p.captureConfig())
 }
 
 func (p *Publisher) captureConfig() capture.Config {

@@ -115,7 +115,6 @@ func (r *runner) session(ctx context.Context) error {
 		r.noteError(nil) // else the next acknowledgement says so
 	}
 	r.startCapture()
-	defer r.refreshBase(ctx)()
 	for {
 		f, err := r.next(ctx)
 		if err != nil {
@@ -131,18 +130,28 @@ func (r *runner) session(ctx context.Context) error {
 var errLook = errors.New("time to look at the stream")
 
 // next waits for the next file. Messages can be lost and streams deleted while
-// nobody writes: from time to time it makes sure of the end of the stream.
+// nobody writes: from time to time it makes sure of the end of the stream. It
+// also sees to it that the stream's base does not grow too old.
 func (r *runner) next(ctx context.Context) (capture.File, error) {
+	look := time.Now().Add(r.times.look)
 	for {
-		wait, cancel := context.WithTimeoutCause(ctx, r.times.look, errLook)
+		pause := time.Until(look)
+		if r.keep() > 0 {
+			pause = min(pause, r.refresh())
+		}
+		wait, cancel := context.WithTimeoutCause(ctx, pause, errLook)
 		f, err := r.c.Next(wait, r.sent)
 		cancel()
-		if !errors.Is(err, errLook) {
+		switch {
+		case !errors.Is(err, errLook):
 			return f, err
+		case time.Now().Before(look):
+			continue
 		}
 		if err := r.atEnd(ctx); err != nil {
 			return f, err
 		}
+		look = time.Now().Add(r.times.look)
 	}
 }
 
@@ -192,10 +201,3 @@ var canceled = func() context.Context {
 	cancel()
 	return ctx
 }()
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}

@@ -52,20 +52,24 @@ func ready(s publisher.Status, maxLag time.Duration) error {
 	return nil
 }
 
+// openAtOnce is how many databases are opened at one time: enough that one which
+// waits for a lock does not hold up the others, few enough that threads stay few.
+const openAtOnce = 32
+
 // newPublications makes the publishers; close ends what they share.
 func (c *runCmd) newPublications(js jetstream.JetStream, reg prometheus.Registerer, logger *slog.Logger, targets []daemon.Target) (pubs []*publication, closeAll func() error, err error) {
 	notifier, err := publisher.NewNotifier()
 	if err != nil {
 		return nil, nil, fmt.Errorf("watch files: %w", err)
 	}
-	metrics := publisher.NewMetrics(reg)
+	metrics, gate := publisher.NewMetrics(reg), publisher.NewGate(openAtOnce)
 	for _, t := range targets {
 		pub, err := publisher.New(publisher.Config{
 			JS: js, Stream: c.Stream, Replicas: c.Replicas, Retain: c.Retain, AcceptLossy: c.AcceptLossyStream,
 			DB: t.DB, Path: t.Path, StateDir: t.StateDir(),
 			PerTransaction: c.PerTransaction, ForceReseed: c.ForceReseed,
 			SoftWALLimit: int64(c.SoftWALLimit), SpoolLimit: int64(c.SpoolLimit),
-			SoleOwner: true, Notifier: notifier, Metrics: metrics, Logger: logger,
+			SoleOwner: true, Notifier: notifier, Gate: gate, Metrics: metrics, Logger: logger,
 		})
 		if err != nil {
 			return nil, nil, errors.Join(daemon.Exit(daemon.ExitUsage, err, "nothing was done"), notifier.Close())

@@ -8,44 +8,38 @@ import (
 	"github.com/ltxstream/ltxstream/internal/wal"
 )
 
-// A backfiller backfills in a goroutine of its own: that waits for the disk, and
-// capturing must not.
+// A backfiller backfills in goroutines, one at a time: that waits for the disk,
+// and capturing must not. An idle database has none.
 type backfiller struct {
-	work chan *wal.DB
-	done chan bool // all was backfilled
-	busy bool      // owned by the capture loop: the database must stay open
+	done  chan bool     // all was backfilled
+	busy  bool          // owned by the capture loop: the database must stay open
+	spawn func(*wal.DB) // between start and stop
 }
 
-func newBackfiller() backfiller {
-	return backfiller{work: make(chan *wal.DB), done: make(chan bool, 1)}
-}
+func newBackfiller() backfiller { return backfiller{done: make(chan bool, 1)} }
 
-// start starts the goroutine; stop ends it.
+// start makes begin possible; stop ends what it began.
 func (b *backfiller) start() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case db := <-b.work:
-				b.done <- backfillOnce(ctx, db)
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
+	b.spawn = func(db *wal.DB) {
+		wg.Go(func() { b.done <- backfillOnce(ctx, db) })
+	}
 	return func() {
 		cancel()
 		wg.Wait()
+		select {
+		case <-b.done: // nobody waits for it any more
+		default:
+		}
 		b.busy = false
 	}
 }
 
-// begin hands db to the goroutine, which must not be busy. Its report is one
-// value on done.
+// begin backfills db, unless it is busy. Its report is one value on done.
 func (b *backfiller) begin(db *wal.DB) {
 	b.busy = true
-	b.work <- db
+	b.spawn(db)
 }
 
 // backfillOnce backfills as far as readers allow, unless somebody else is at it,

@@ -77,13 +77,25 @@ func compare(ctx context.Context, db *wal.DB, c comparison) (compared, error) {
 	}
 	c.db, c.pageSize = db, size
 	if c.out != nil {
-		c.w = bufio.NewWriterSize(c.out, readChunk)
+		if c.w, err = bufferFor(c.out, db); err != nil {
+			return compared{}, fmt.Errorf("compare database: %w", err)
+		}
 	}
 	res, err := c.run(ctx)
 	if err != nil {
 		return compared{}, fmt.Errorf("compare database: %w", err)
 	}
 	return res, nil
+}
+
+// bufferFor returns a buffer for pages of db, no larger than it: a thousand small
+// databases may be compared at once.
+func bufferFor(out *os.File, db *wal.DB) (*bufio.Writer, error) {
+	size, err := db.FileSize()
+	if err != nil {
+		return nil, err
+	}
+	return bufio.NewWriterSize(out, int(min(size, readChunk))), nil
 }
 
 // pageSizeOf reads the page size where it is: in the wal-index while the WAL
@@ -190,7 +202,7 @@ func (c *comparison) pause(ctx context.Context) error {
 // readFile reads pages of the database file from first on, up to last unless
 // the database has become smaller in a pause.
 func (c *comparison) readFile(ctx context.Context, first, last uint32) error {
-	per := uint32(max(1, readChunk/int(c.pageSize)))
+	per := min(uint32(max(1, readChunk/int(c.pageSize))), last-first+1)
 	buf := make([]byte, int(per)*int(c.pageSize))
 	for pgno := first; pgno <= last; {
 		if err := c.pause(ctx); err != nil {
@@ -267,7 +279,7 @@ func (c *comparison) overlay(ctx context.Context, h wal.Header) (wal.Chain, erro
 
 // verifyFrames moves chain to frame last and returns pgno<<32 | frame of all.
 func verifyFrames(ctx context.Context, db *wal.DB, chain *wal.Chain, last uint32) ([]uint64, error) {
-	per := max(1, readChunk/chain.FrameSize())
+	per := min(max(1, readChunk/chain.FrameSize()), int(last-chain.Frame))
 	buf := make([]byte, per*chain.FrameSize())
 	pages := make([]uint64, 0, last-chain.Frame)
 	for chain.Frame < last {

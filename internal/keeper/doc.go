@@ -5,7 +5,8 @@
 // crash recovers, the wal-index; its DMS lock keeps other processes from
 // truncating the index; and its SHARED lock on the database file keeps the last
 // close of the application from deleting the WAL. It holds no transaction, and
-// after Open it runs nothing.
+// after Open it runs nothing and remembers nothing of the database: there may be
+// thousands of keepers in a process.
 //
 // It does not read or write the WAL itself; see package wal.
 package keeper

@@ -2,7 +2,7 @@ package keeper
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -28,9 +29,11 @@ const busyTimeout = 5 * time.Second
 
 // Keeper is an open connection. It is safe for concurrent use.
 type Keeper struct {
-	db       *sql.DB
-	conn     *sql.Conn // taken out of the pool, which might close and reopen it
 	switched bool
+	mu       struct {
+		sync.Mutex
+		conn *sqlite3.SQLiteConn // of the driver itself: a pool would close and reopen it, and costs a goroutine
+	}
 }
 
 // Open opens the existing database at path for reading and writing and puts it
@@ -45,21 +48,24 @@ func Open(ctx context.Context, path string) (*Keeper, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	u := url.URL{Scheme: "file", Path: abs, RawQuery: fmt.Sprintf("mode=rw&_busy_timeout=%d&_cache_size=2", busyTimeout.Milliseconds())}
-	db, err := sql.Open("sqlite3", u.String())
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	k := &Keeper{db: db}
-	if err := k.connect(ctx, path); err != nil {
+	k := &Keeper{}
+	if err := k.connect(ctx, path, u.String()); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, explain(err)), k.Close())
 	}
 	return k, nil
 }
 
-func (k *Keeper) connect(ctx context.Context, path string) (err error) {
-	if k.conn, err = k.db.Conn(ctx); err != nil {
+func (k *Keeper) connect(ctx context.Context, path, dsn string) error {
+	if err := context.Cause(ctx); err != nil {
 		return err
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	conn, err := (&sqlite3.SQLiteDriver{}).Open(dsn)
+	if err != nil {
+		return err
+	}
+	k.mu.conn = conn.(*sqlite3.SQLiteConn)
 	if err := k.enterWAL(ctx); err != nil {
 		return err
 	}
@@ -76,40 +82,68 @@ func (k *Keeper) Switched() bool { return k.switched }
 // Close closes the connection, and with it SQLite's locks of this process on
 // the database. Close whatever else reads the files first.
 func (k *Keeper) Close() error {
-	var err error
-	if k.conn != nil {
-		err = k.conn.Close()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.mu.conn == nil {
+		return nil
 	}
-	return errors.Join(err, k.db.Close())
+	return k.mu.conn.Close()
 }
 
 // Touch reads from the database once, by which SQLite recovers a wal-index that
 // needs it.
 func (k *Keeper) Touch(ctx context.Context) error {
-	var n int
-	if err := k.conn.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)").Scan(&n); err != nil {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.read(ctx); err != nil {
 		return fmt.Errorf("read database: %w", explain(err))
 	}
 	return nil
 }
 
+// enterWAL puts the database into WAL mode and opens the WAL and the wal-index.
+// k.mu is held.
 func (k *Keeper) enterWAL(ctx context.Context) error {
-	var before, after string
-	if err := k.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&before); err != nil {
+	before, err := k.query(ctx, "PRAGMA journal_mode")
+	if err != nil {
 		return err
 	}
-	if err := k.conn.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&after); err != nil {
+	after, err := k.query(ctx, "PRAGMA journal_mode=WAL")
+	if err != nil {
 		return err
 	}
 	if !strings.EqualFold(after, "wal") {
 		return fmt.Errorf("journal mode stays %q: %w", after, ErrNotWAL)
 	}
 	k.switched = !strings.EqualFold(before, "wal")
-	if _, err := k.conn.ExecContext(ctx, "PRAGMA wal_autocheckpoint=0"); err != nil {
+	if _, err := k.mu.conn.ExecContext(ctx, "PRAGMA wal_autocheckpoint=0", nil); err != nil {
 		return err
 	}
-	var n int // the first read opens the WAL and the wal-index
-	return k.conn.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)").Scan(&n)
+	return k.read(ctx)
+}
+
+// read reads from the database once; the first time opens the WAL and the
+// wal-index. Then it lets go of what SQLite remembers of the database, the parsed
+// schema and 20 page buffers, for which a keeper has no use. k.mu is held.
+func (k *Keeper) read(ctx context.Context) error {
+	if _, err := k.query(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)"); err != nil {
+		return err
+	}
+	_, err := k.mu.conn.ExecContext(ctx, "PRAGMA writable_schema=RESET; PRAGMA shrink_memory", nil)
+	return err
+}
+
+// query returns the first column of the first row. k.mu is held.
+func (k *Keeper) query(ctx context.Context, stmt string) (string, error) {
+	rows, err := k.mu.conn.QueryContext(ctx, stmt, nil)
+	if err != nil {
+		return "", err
+	}
+	row := make([]driver.Value, len(rows.Columns()))
+	if err := rows.Next(row); err != nil {
+		return "", errors.Join(err, rows.Close())
+	}
+	return fmt.Sprint(row[0]), rows.Close()
 }
 
 // inspect refuses what SQLite would refuse late or with a poor message.
@@ -157,10 +191,9 @@ func explain(err error) error {
 // PersistWAL lets Close leave the -wal file in place even when this is the last
 // connection: what is known about its last frame stays true.
 func (k *Keeper) PersistWAL() error {
-	err := k.conn.Raw(func(dc any) error {
-		return dc.(*sqlite3.SQLiteConn).SetFileControlInt("main", sqlite3.SQLITE_FCNTL_PERSIST_WAL, 1)
-	})
-	if err != nil {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.mu.conn.SetFileControlInt("main", sqlite3.SQLITE_FCNTL_PERSIST_WAL, 1); err != nil {
 		return fmt.Errorf("persist wal: %w", err)
 	}
 	return nil

@@ -23,6 +23,7 @@ type DB struct {
 	shm   *os.File
 	shmID FileID
 	wal   *os.File
+	walID FileID
 	index *index
 	locks locks
 
@@ -61,6 +62,11 @@ func (d *DB) open() (err error) {
 	if d.wal, err = os.OpenFile(d.path+"-wal", os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 		return fmt.Errorf("open wal: %w", err)
 	}
+	fi, err := d.wal.Stat()
+	if err != nil {
+		return fmt.Errorf("open wal: %w", err)
+	}
+	d.walID = identityOf(fi)
 	if d.index, err = openIndex(d.shm); err != nil {
 		return err
 	}
@@ -95,16 +101,12 @@ func (d *DB) IDs() (db, shm FileID) { return d.dbID, d.shmID }
 // Moved reports whether the name of the database, its -shm or its -wal file
 // now leads to another file, or to none.
 func (d *DB) Moved() bool {
-	wal, err := d.wal.Stat()
-	if err != nil {
-		return true
-	}
-	for name, want := range map[string]FileID{d.name: d.dbID, d.path + "-shm": d.shmID, d.path + "-wal": identityOf(wal)} {
-		if id, err := Identify(name); err != nil || id != want {
-			return true
-		}
-	}
-	return false
+	return !leadsTo(d.name, d.dbID) || !leadsTo(d.path+"-shm", d.shmID) || !leadsTo(d.path+"-wal", d.walID)
+}
+
+func leadsTo(name string, want FileID) bool {
+	id, err := Identify(name)
+	return err == nil && id == want
 }
 
 // Header returns the current wal-index header. ErrTorn and ErrFormat mean that

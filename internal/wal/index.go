@@ -102,6 +102,7 @@ func (x *index) mapUpTo(i int, extend bool) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("map wal-index region %d: %w", len(grown), err)
 		}
+		sparse(m)
 		x.maps = append(x.maps, m)
 		for off := 0; off < mapUnit; off += regionSize {
 			grown = append(grown, m[off:off+regionSize])
@@ -109,6 +110,15 @@ func (x *index) mapUpTo(i int, extend bool) ([]byte, error) {
 	}
 	x.regions.Store(&grown)
 	return grown[i], nil
+}
+
+// sparse keeps the hash table behind the first memory page of m from becoming
+// resident with that page, on which the header is: an idle database is looked at
+// now and then, and only its header. It is advice; without it all is the same.
+func sparse(m []byte) {
+	if len(m) > os.Getpagesize() {
+		_ = unix.Madvise(m[os.Getpagesize():], unix.MADV_RANDOM)
+	}
 }
 
 func (x *index) ensureSize(size int64, extend bool) error {
