@@ -43,10 +43,11 @@ func (c *Capture) advance(ctx context.Context, h wal.Header, wanted bool) error 
 	if err := c.hold(h); err != nil || c.unsure {
 		return err
 	}
+	asked := c.demanded() || c.held.size() >= holdMost || now.Sub(c.timing.held) >= holdFor
 	switch {
-	case wanted:
-		return c.flush()
-	case c.demanded() || c.held.size() >= holdMost || now.Sub(c.timing.held) >= holdFor:
+	case wanted, asked && !c.hot && !c.spooler.busy:
+		return c.flush() // waking the spooler takes as long as a small file
+	case asked:
 		return c.write()
 	}
 	return nil
