@@ -24,7 +24,10 @@ var (
 	ErrNotWAL      = errors.New("database cannot be in WAL mode")
 )
 
-const busyTimeout = 5 * time.Second
+const (
+	busyTimeout = 5 * time.Second
+	switchPause = 2 * time.Millisecond // between attempts to switch to WAL
+)
 
 // Keeper is an open connection. It is safe for concurrent use.
 type Keeper struct {
@@ -94,11 +97,12 @@ func (k *Keeper) Touch(ctx context.Context) error {
 }
 
 func (k *Keeper) enterWAL(ctx context.Context) error {
-	var before, after string
+	var before string
 	if err := k.conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&before); err != nil {
 		return err
 	}
-	if err := k.conn.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&after); err != nil {
+	after, err := k.switchToWAL(ctx)
+	if err != nil {
 		return err
 	}
 	if !strings.EqualFold(after, "wal") {
@@ -110,6 +114,24 @@ func (k *Keeper) enterWAL(ctx context.Context) error {
 	}
 	var n int // the first read opens the WAL and the wal-index
 	return k.conn.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM sqlite_schema LIMIT 1)").Scan(&n)
+}
+
+// switchToWAL tries again where SQLite does not: it takes the lock out of a read
+// transaction, where its busy timeout does not count, so that one commit of an
+// application in rollback-journal mode is enough to refuse it.
+func (k *Keeper) switchToWAL(ctx context.Context) (mode string, err error) {
+	for deadline := time.Now().Add(busyTimeout); ; {
+		err := k.conn.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&mode)
+		se, ok := errors.AsType[sqlite3.Error](err)
+		if !ok || se.Code != sqlite3.ErrBusy || !time.Now().Before(deadline) {
+			return mode, err
+		}
+		select {
+		case <-time.After(switchPause):
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
 }
 
 // inspect refuses what SQLite would refuse late or with a poor message.
