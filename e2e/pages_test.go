@@ -125,17 +125,12 @@ func TestReservedBytes(t *testing.T) {
 			t.Parallel()
 			f := paths(t)
 			db, teller := testenv.Bank(t, f.primary, sqlconn.Options{Journal: "delete", BusyTimeout: 10 * time.Second}, seed(t))
-			conn, err := db.Conn(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = conn.Raw(func(c any) error {
-				return c.(*sqlite3.SQLiteConn).SetFileControlInt("main", sqlite3.SQLITE_FCNTL_RESERVE_BYTES, reserved)
+			err := driver(t, db, func(c *sqlite3.SQLiteConn) error {
+				return c.SetFileControlInt("main", sqlite3.SQLITE_FCNTL_RESERVE_BYTES, reserved)
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			_ = conn.Close()
 			mustExec(t, db, "VACUUM", "PRAGMA journal_mode=wal")
 			p, s := replicatedPair(t, f)
 			transfers(t, teller, 100)
