@@ -157,7 +157,7 @@ func (s *fullDisk) stuck() string {
 	return said
 }
 
-const noteBytes = 8000
+const noteBytes = 30_000
 
 // commit makes about bytes of transfers. full: they may fail for want of space.
 func (s *fullDisk) commit(bytes int64, full bool) (done int, longest time.Duration) {
@@ -199,7 +199,7 @@ func TestDiskFull(t *testing.T) {
 			said := 0
 			for mb := range int64(fullSteps) {
 				s.disk.leave(mb << 20)
-				done, longest := s.commit((mb+3)<<20, w.primary)
+				done, longest := s.commit((mb+2)<<20, w.primary)
 				if longest > 2*time.Second {
 					t.Errorf("%d MB left: the application waited %v", mb, longest)
 				}

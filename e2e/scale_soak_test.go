@@ -24,4 +24,5 @@ const (
 	fullSteps           = 60
 	hour                = time.Hour
 	hourSpool           = 1 << 30
+	powerLosses         = 1_000
 )

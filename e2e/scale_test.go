@@ -22,7 +22,8 @@ const (
 	killedWriters       = 8
 	longRead            = 3 * time.Second
 	gapsPerShard        = 8
-	fullSteps           = 5
+	fullSteps           = 4
 	hour                = 8 * time.Second
 	hourSpool           = 2 << 20
+	powerLosses         = 10
 )
