@@ -22,7 +22,7 @@ const (
 	killedWriters       = 8
 	longRead            = 3 * time.Second
 	gapsPerShard        = 8
-	fullSteps           = 4
+	fullSteps           = 3
 	hour                = 8 * time.Second
 	hourSpool           = 2 << 20
 	powerLosses         = 10

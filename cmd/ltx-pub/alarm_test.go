@@ -32,7 +32,7 @@ func TestSpoolFullAlarm(t *testing.T) {
 		write(t, db)
 		return strings.Contains(p.text(), "spool is full")
 	})
-	for range 20 {
+	for range 5 {
 		write(t, db) // the application goes on
 	}
 	code, body := fetch(t, "http://"+web+"/readyz")
