@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ltxstream/ltxstream/embedded"
 	"github.com/ltxstream/ltxstream/publisher"
 	"github.com/ltxstream/ltxstream/subscriber"
 	"github.com/ltxstream/ltxstream/testenv/child"
@@ -26,6 +27,9 @@ type roleSpec struct {
 	URL  string
 	DB   wire.DB
 	Path string
+
+	StateDir   string // "": the default
+	SpoolLimit int64  // of a publisher
 }
 
 // pubReport and subReport are what the children say, a few times a second.
@@ -40,7 +44,7 @@ type subReport struct{ Status subscriber.Status }
 const reportEvery = 20 * time.Millisecond
 
 func jobs() child.Jobs {
-	return child.Jobs{"e2e-publisher": publisherJob, "e2e-subscriber": subscriberJob, "e2e-early-reader": earlyReaderJob}
+	return child.Jobs{"e2e-publisher": publisherJob, "e2e-subscriber": subscriberJob, "e2e-early-reader": earlyReaderJob, "e2e-server": serverJob}
 }
 
 func connectChild(raw json.RawMessage) (s roleSpec, nc *nats.Conn, js jetstream.JetStream, err error) {
@@ -63,7 +67,9 @@ func publisherJob(ctx context.Context, raw json.RawMessage, out *child.Output) e
 		return err
 	}
 	defer nc.Close()
-	p, err := publisher.New(publisher.Config{JS: js, DB: s.DB, Path: s.Path, SoftWALLimit: 256 << 10, SoleOwner: true})
+	p, err := publisher.New(publisher.Config{
+		JS: js, DB: s.DB, Path: s.Path, StateDir: s.StateDir, SpoolLimit: s.SpoolLimit, SoftWALLimit: 256 << 10, SoleOwner: true,
+	})
 	if err != nil {
 		return err
 	}
@@ -96,7 +102,7 @@ func subscriberJob(ctx context.Context, raw json.RawMessage, out *child.Output) 
 		return err
 	}
 	defer nc.Close()
-	sub, err := subscriber.New(subscriber.Config{JS: js, DB: s.DB, Path: s.Path, SoftWALLimit: 128 << 10, SoleOwner: true})
+	sub, err := subscriber.New(subscriber.Config{JS: js, DB: s.DB, Path: s.Path, StateDir: s.StateDir, SoftWALLimit: 128 << 10, SoleOwner: true})
 	if err != nil {
 		return err
 	}
@@ -113,6 +119,28 @@ func subscriberJob(ctx context.Context, raw json.RawMessage, out *child.Output) 
 		}
 	}, func() { err = sub.Run(ctx) })
 	return err
+}
+
+// serverSpec is a server of the product's own in a process of its own.
+type serverSpec struct{ Dir, Listen string }
+
+func serverJob(ctx context.Context, raw json.RawMessage, out *child.Output) error {
+	var s serverSpec
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return err
+	}
+	srv, err := embedded.New(embedded.Config{Dir: s.Dir, Listen: s.Listen, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	if err := srv.Start(ctx); err != nil {
+		return err
+	}
+	if err := out.Send(srv.ClientURL()); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return srv.Shutdown()
 }
 
 // reporting runs report beside run.

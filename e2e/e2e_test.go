@@ -125,7 +125,12 @@ func smallWAL(c *subscriber.Config) { c.SoftWALLimit = 128 << 10 }
 // is acknowledged.
 func syncNow(t testing.TB, p *publisher.Publisher) ltx.Pos {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	return syncWithin(t, patience, p)
+}
+
+func syncWithin(t testing.TB, limit time.Duration, p *publisher.Publisher) ltx.Pos {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	pos, err := p.Sync(ctx)
 	if err != nil {
@@ -138,9 +143,15 @@ func syncNow(t testing.TB, p *publisher.Publisher) ltx.Pos {
 // call. Nothing may be committed meanwhile.
 func settle(t testing.TB, p *publisher.Publisher, subs ...*subscriber.Subscriber) ltx.Pos {
 	t.Helper()
-	pos := syncNow(t, p)
+	return settleWithin(t, patience, p, subs...)
+}
+
+// settleWithin is settle for what takes longer.
+func settleWithin(t testing.TB, limit time.Duration, p *publisher.Publisher, subs ...*subscriber.Subscriber) ltx.Pos {
+	t.Helper()
+	pos := syncWithin(t, limit, p)
 	for _, s := range subs {
-		waitAt(t, s, pos)
+		waitAt(t, limit, s, pos)
 	}
 	return pos
 }
@@ -159,14 +170,14 @@ func settleAtLeast(t testing.TB, p *publisher.Publisher, s *subscriber.Subscribe
 
 // waitAt waits until the replica holds what pos says. Its TXID may be later: a
 // full file may repeat that content.
-func waitAt(t testing.TB, s *subscriber.Subscriber, pos ltx.Pos) {
+func waitAt(t testing.TB, limit time.Duration, s *subscriber.Subscriber, pos ltx.Pos) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if _, err := s.WaitFor(ctx, pos.TXID); err != nil {
 		t.Fatalf("%v; status %+v", err, s.Status())
 	}
-	testenv.Until(t, patience, "replica at "+pos.String(), func() error {
+	testenv.Until(t, limit, "replica at "+pos.String(), func() error {
 		if st := s.Status(); st.TXID < pos.TXID || st.Checksum != pos.PostApplyChecksum {
 			return fmt.Errorf("replica is at %s %s: %+v", st.TXID, st.Checksum, st)
 		}

@@ -9,23 +9,20 @@ import (
 	"testing"
 )
 
-// TestGuaranteesNameRealTests holds docs/guarantees.md against the tests that
-// it names.
+// TestGuaranteesNameRealTests holds docs/guarantees.md and docs/traps.md against
+// the tests that they name.
 func TestGuaranteesNameRealTests(t *testing.T) {
 	t.Parallel()
-	doc, err := os.ReadFile("../docs/guarantees.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	have := testsIn(t, "..")
-	names := regexp.MustCompile("`([a-z0-9-]+\\.Test[A-Za-z0-9]+)`").FindAllStringSubmatch(string(doc), -1)
-	if len(names) < 50 {
-		t.Errorf("only %d tests are named", len(names))
-	}
-	named := map[string]bool{}
-	for _, n := range names {
-		if named[n[1]] = true; !have[n[1]] {
-			t.Errorf("there is no test %s", n[1])
+	named := namedIn(t, "../docs/guarantees.md")
+	for _, doc := range []map[string]bool{named, namedIn(t, "../docs/traps.md")} {
+		if len(doc) < 50 {
+			t.Errorf("only %d tests are named", len(doc))
+		}
+		for name := range doc {
+			if !have[name] {
+				t.Errorf("there is no test %s", name)
+			}
 		}
 	}
 	for name := range have {
@@ -36,11 +33,25 @@ func TestGuaranteesNameRealTests(t *testing.T) {
 	}
 }
 
+// namedIn returns the tests that a document names, as package.Test.
+func namedIn(t *testing.T, path string) map[string]bool {
+	t.Helper()
+	doc, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for _, n := range regexp.MustCompile("`([a-z0-9-]+\\.(?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllStringSubmatch(string(doc), -1) {
+		named[n[1]] = true
+	}
+	return named
+}
+
 // testsIn returns the tests below root as package.Test.
 func testsIn(t *testing.T, root string) map[string]bool {
 	t.Helper()
 	have := map[string]bool{}
-	funcs := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9]+)\(`)
+	funcs := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9]+)\(`)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err

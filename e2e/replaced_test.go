@@ -1,11 +1,15 @@
 package e2e
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	sqlite3 "github.com/mattn/go-sqlite3"
 
 	"github.com/ltxstream/ltxstream/publisher"
 	"github.com/ltxstream/ltxstream/subscriber"
@@ -69,20 +73,108 @@ func overwrite(t *testing.T, from, to string) {
 	}
 }
 
-// TestPrimaryReplaced: another file under the same name, by rename while the
-// publisher runs or is down, or copied over it while it is down; with the same
-// page size and another. The replica follows, and its readers never see a mix.
+// recreate removes a database and writes another under its name, as a copy over
+// a network does: there are moments in which it is empty, and half there.
+func recreate(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(to + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	out, err := os.Create(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	for _, part := range [][]byte{b[:len(b)/2], b[len(b)/2:]} {
+		<-time.After(20 * time.Millisecond) // the moment
+		if _, err := out.Write(part); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// backupOver copies a database over another through SQLite, in one transaction.
+func backupOver(t *testing.T, from, to string) {
+	t.Helper()
+	src, dst := testenv.OpenDB(t, from, sqlconn.Options{Mode: "ro"}), testenv.OpenDB(t, to, sqlconn.WAL())
+	defer src.Close()
+	defer dst.Close()
+	err := driver(t, dst, func(d *sqlite3.SQLiteConn) error {
+		return driver(t, src, func(s *sqlite3.SQLiteConn) error {
+			b, err := d.Backup("main", s, "main")
+			if err != nil {
+				return err
+			}
+			if _, err := b.Step(-1); err != nil {
+				return errors.Join(err, b.Finish())
+			}
+			return b.Finish()
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// driver gives f the driver's connection.
+func driver(t *testing.T, db *sql.DB, f func(*sqlite3.SQLiteConn) error) error {
+	c, err := db.Conn(t.Context())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Raw(func(dc any) error { return f(dc.(*sqlite3.SQLiteConn)) })
+}
+
+// vacuum rebuilds a database in place after a backup over it: every page moves.
+func vacuum(t *testing.T, from, to string) {
+	t.Helper()
+	backupOver(t, from, to)
+	db := testenv.OpenDB(t, to, sqlconn.WAL())
+	defer db.Close()
+	mustExec(t, db, "CREATE TABLE x(b)", "INSERT INTO x VALUES(randomblob(300000))", "CREATE TABLE y AS SELECT * FROM account", "DROP TABLE x", "VACUUM")
+}
+
+// vacuumPageSize is vacuum with another page size, for which the database must
+// leave WAL mode for a moment.
+func vacuumPageSize(t *testing.T, from, to string) {
+	t.Helper()
+	backupOver(t, from, to)
+	db := testenv.OpenDB(t, to, sqlconn.WAL())
+	defer db.Close()
+	mustExec(t, db, "PRAGMA journal_mode=delete", "PRAGMA page_size=2048", "VACUUM")
+}
+
+// TestPrimaryReplaced: another file under the same name (made by VACUUM INTO),
+// by rename, removed and created, written over, by the backup API, rebuilt by
+// VACUUM; while the publisher runs or is down; with the same page size and
+// another. The replica follows, and its readers never see a mix.
 func TestPrimaryReplaced(t *testing.T) {
 	cases := map[string]struct {
 		down     bool // the publisher, meanwhile
 		put      func(*testing.T, string, string)
-		pageSize int
+		pageSize int  // of the other file; 0: the same
+		rebuilt  bool // the page size becomes another one all the same
 	}{
 		"renamed while up":                  {put: rename},
 		"renamed while up, other page size": {put: rename, pageSize: 1024},
 		"renamed while down":                {down: true, put: rename},
 		"copied over while down":            {down: true, put: overwrite},
 		"copied over, other page size":      {down: true, put: overwrite, pageSize: 8192},
+		"removed and created while up":      {put: recreate},
+		"removed and created, other size":   {put: recreate, pageSize: 1024},
+		"removed and created while down":    {down: true, put: recreate},
+		"backup api while up":               {put: backupOver},
+		"backup api while down":             {down: true, put: backupOver},
+		"vacuum while up":                   {put: vacuum},
+		"vacuum while down":                 {down: true, put: vacuum},
+		"vacuum to another size while down": {down: true, put: vacuumPageSize, rebuilt: true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +188,7 @@ func TestPrimaryReplaced(t *testing.T) {
 			s, _ := replicate(t, js, appDB, f.replica)
 			settle(t, p, s)
 			var reader *foreign.Process
-			if c.pageSize == 0 {
+			if c.pageSize == 0 && !c.rebuilt {
 				reader = watch(t, f.replica) // another page size waits until nobody reads
 			}
 			other := filepath.Join(f.dir, "other.db")

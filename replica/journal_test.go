@@ -136,7 +136,7 @@ func TestReplicaWithMutantJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost := 0
-	for range 60 {
+	for range journalMutants {
 		mustWrite(t, name, mutate(rnd, b))
 		r := open(t, Config{Path: path})
 		if r.Lost() != nil {
@@ -148,7 +148,7 @@ func TestReplicaWithMutantJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("lost %d of 60", lost)
+	t.Logf("lost %d of %d", lost, journalMutants)
 }
 
 func FuzzJournal(f *testing.F) {

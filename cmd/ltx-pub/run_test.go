@@ -48,7 +48,7 @@ func childWrites(path string) int {
 func write(t *testing.T, path string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), childEnv+"="+path)
+	cmd.Env = append(os.Environ(), childEnv+"="+path, "GORACE=atexit_sleep_ms=0") // it waits a second at every exit
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("write %s: %v: %s", path, err, out)
 	}

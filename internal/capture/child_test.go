@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -23,11 +22,9 @@ import (
 	"github.com/superfly/ltx"
 )
 
-var soak = flag.Bool("soak", false, "run the long forms of the tests")
-
 // short returns n, or more of it in a soak.
 func short(n, long int) int {
-	if *soak {
+	if soak {
 		return long
 	}
 	return n

@@ -110,7 +110,7 @@ func TestEmptyDatabase(t *testing.T) {
 
 // A database that crosses 1 GiB has a lock page, which has no content.
 func TestLockPage(t *testing.T) {
-	if !*soak {
+	if !soak {
 		t.Skip("1 GiB: only in a soak")
 	}
 	a := newApp(t, sqlconn.Options{PageSize: 65536}, 1)

@@ -25,7 +25,10 @@ var (
 	ErrNotWAL      = errors.New("database cannot be in WAL mode")
 )
 
-const busyTimeout = 5 * time.Second
+const (
+	busyTimeout = 5 * time.Second
+	switchPause = 2 * time.Millisecond // between attempts to switch to WAL
+)
 
 // Keeper is an open connection. It is safe for concurrent use.
 type Keeper struct {
@@ -108,7 +111,7 @@ func (k *Keeper) enterWAL(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after, err := k.query(ctx, "PRAGMA journal_mode=WAL")
+	after, err := k.switchToWAL(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,6 +147,24 @@ func (k *Keeper) query(ctx context.Context, stmt string) (string, error) {
 		return "", errors.Join(err, rows.Close())
 	}
 	return fmt.Sprint(row[0]), rows.Close()
+}
+
+// switchToWAL tries again where SQLite does not: it takes the lock out of a read
+// transaction, where its busy timeout does not count, so that one commit of an
+// application in rollback-journal mode is enough to refuse it. k.mu is held.
+func (k *Keeper) switchToWAL(ctx context.Context) (string, error) {
+	for deadline := time.Now().Add(busyTimeout); ; {
+		mode, err := k.query(ctx, "PRAGMA journal_mode=WAL")
+		se, ok := errors.AsType[sqlite3.Error](err)
+		if !ok || se.Code != sqlite3.ErrBusy || !time.Now().Before(deadline) {
+			return mode, err
+		}
+		select {
+		case <-time.After(switchPause):
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		}
+	}
 }
 
 // inspect refuses what SQLite would refuse late or with a poor message.

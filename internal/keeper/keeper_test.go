@@ -281,6 +281,36 @@ func TestOpenDuringARollbackTransaction(t *testing.T) {
 	must(t, k.Close())
 }
 
+// An application that commits in rollback-journal mode, again and again, does
+// not keep the database from being switched.
+func TestOpenWhileARollbackApplicationCommits(t *testing.T) {
+	t.Parallel()
+	for range 10 {
+		path, a := newDatabase(t, "delete")
+		a.exec("PRAGMA busy_timeout=10000")
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					a.exec("INSERT INTO t VALUES(2)")
+				}
+			}
+		}()
+		k, err := Open(t.Context(), path)
+		close(stop)
+		<-stopped
+		must(t, err)
+		if got := a.exec("PRAGMA journal_mode"); got != "wal" || !k.Switched() {
+			t.Errorf("journal mode %q, switched %v", got, k.Switched())
+		}
+		must(t, k.Close())
+	}
+}
+
 // openAsNobody runs Open where the superuser's rights do not help.
 func openAsNobody(t *testing.T, path string) (code int, out string) {
 	t.Helper()

@@ -145,3 +145,37 @@ func TestLastFrames(t *testing.T) {
 		t.Fatal("of nothing")
 	}
 }
+
+// FuzzIndexTable looks pages up in regions of any bytes and enters frames there:
+// whatever a dead writer or a bad disk left, the answer is a frame that was
+// asked for and that the region says holds the page.
+func FuzzIndexTable(f *testing.F) {
+	f.Add([]byte{}, uint32(1), uint32(1), uint32(9), false)
+	f.Add([]byte{1, 0, 2, 0, 3, 0xff}, uint32(7), uint32(0), uint32(0xffffffff), true)
+	f.Fuzz(func(t *testing.T, fill []byte, pgno, first, last uint32, second bool) {
+		regions := [][]byte{make([]byte, regionSize), make([]byte, regionSize)}
+		for i := 0; len(fill) > 0 && i < 2*regionSize; i += len(fill) {
+			copy(regions[i/regionSize][i%regionSize:], fill)
+		}
+		x := &index{}
+		x.regions.Store(&regions)
+		i := 0
+		if second {
+			i = 1
+		}
+		tab, err := x.table(i, false)
+		must(t, err)
+		if got := tab.find(pgno, first, last); got != 0 {
+			if got < first || got > last || got <= tab.zero || got > tab.last() || tab.pgnos[got-tab.zero-1] != pgno {
+				t.Fatalf("page %d in [%d, %d]: frame %d, table of %d to %d", pgno, first, last, got, tab.zero+1, tab.last())
+			}
+		}
+		frame := tab.zero + 1 + last%uint32(len(tab.pgnos))
+		if err := x.add(frame, pgno); err != nil {
+			return // full
+		}
+		if got := tab.find(pgno, frame, frame); pgno != 0 && got != frame {
+			t.Fatalf("frame %d of page %d is found as %d", frame, pgno, got)
+		}
+	})
+}

@@ -49,7 +49,7 @@ func run(jobs Jobs, name string, spec json.RawMessage) error {
 	if !ok {
 		return fmt.Errorf("run child: no job %q", name)
 	}
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	go endWithParent(cancel)
 	if err := job(ctx, spec, &Output{w: os.Stdout}); err != nil && !errors.Is(err, context.Canceled) {

@@ -1,0 +1,5 @@
+//go:build soak
+
+package capture
+
+const soak = true

@@ -1,0 +1,5 @@
+//go:build soak
+
+package pagesum
+
+const tableMutants = 10_000
