@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/ltxstream/ltxstream/internal/wal"
 )
 
 // How often the loop looks at the wal-index, besides when it is told to.
@@ -164,7 +166,7 @@ func (c *Capture) stepOnce(ctx context.Context, wanted bool) (covered bool, err 
 	c.cool()
 	err = c.advance(ctx, h, wanted)
 	if c.trouble = err != nil && !errors.Is(err, errNotNow); c.trouble {
-		return false, errors.Join(err, c.stay(err, contended))
+		return false, errors.Join(err, c.stay(h, err, contended))
 	}
 	if err != nil || c.unsure {
 		return false, err
@@ -175,17 +177,23 @@ func (c *Capture) stepOnce(ctx context.Context, wanted bool) (covered bool, err 
 	return c.covers(h), c.keepBounded(ctx, h)
 }
 
-// stay keeps the frames that cannot be captured because of err in the WAL, unless
-// a checkpointer waits: the application comes first.
-func (c *Capture) stay(err error, contended bool) error {
-	if !contended {
-		if perr := c.pinNow(); !errors.Is(perr, errNotNow) {
-			return perr
-		}
-		return nil
+// stay keeps the frames that cannot be captured because of err in the WAL, up to a
+// limit, unless a checkpointer waits: the application comes first.
+func (c *Capture) stay(h wal.Header, err error, contended bool) error {
+	switch {
+	case c.overLimit(h, giveUpAt):
+		c.cfg.Logger.Warn("wal is at its limit and cannot be captured, letting it go: a comparison will follow",
+			"path", c.cfg.Path, "wal_frames", h.MaxFrame, "err", err)
+		c.unsure = true
+		return c.letGo()
+	case contended:
+		c.cfg.Logger.Debug("letting go of the wal uncaptured, for a checkpointer of the application waits", "path", c.cfg.Path, "err", err)
+		return c.letGo()
 	}
-	c.cfg.Logger.Debug("letting go of the wal uncaptured, for a checkpointer of the application waits", "path", c.cfg.Path, "err", err)
-	return c.letGo()
+	if perr := c.pinNow(); !errors.Is(perr, errNotNow) {
+		return perr
+	}
+	return nil
 }
 
 func (c *Capture) demanded() bool {

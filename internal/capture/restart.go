@@ -12,6 +12,7 @@ import (
 // Bounds of a restart of the WAL. Writers wait while it holds WRITE.
 const (
 	forceAt     = 8                      // times the soft limit, at which we backfill and restart
+	giveUpAt    = 16                     // … at which frames that cannot be captured are let go
 	patience    = 250 * time.Millisecond // after somebody else's checkpoint
 	fewToTake   = 64                     // frames left to capture under WRITE
 	fewToFill   = 256                    // frames left to backfill under WRITE
