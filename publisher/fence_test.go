@@ -10,6 +10,7 @@ import (
 
 	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/ltxstream/ltxstream/testenv/bank"
+	"github.com/ltxstream/ltxstream/testenv/faults"
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 	"github.com/ltxstream/ltxstream/wire"
 	"github.com/nats-io/nats.go"
@@ -258,6 +259,52 @@ func TestForeignClaim(t *testing.T) {
 	err := p.mustEnd(ErrFenced)
 	if !strings.Contains(err.Error(), "elsewhere") {
 		t.Fatalf("the error does not name the holder: %v", err)
+	}
+}
+
+// TestFencedInsideALargeFile: its parts in the middle are not fenced, and yet a
+// claim that comes between them ends the publisher, with one of them behind it at
+// most, and the file unfinished.
+func TestFencedInsideALargeFile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *testenv.Config) { c.MaxPayload = 64 << 10 })
+	proxy := testenv.Proxy(t, w.node.URL())
+	cfg := w.config()
+	cfg.JS = testenv.JetStream(t, testenv.Connect(t, "nats://"+proxy.Addr()))
+	p := start(t, cfg)
+	p.sync()
+	epoch := p.Status().Epoch
+	proxy.Set(faults.Fault{Latency: 5 * time.Millisecond})
+	parts := make(chan *nats.Msg, 1000)
+	sub, err := w.connect().ChanSubscribe(w.db.DataSubject(), parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.blob(12 << 20)
+	for m := range parts {
+		meta, err := wire.ParseMeta(m.Header)
+		if err == nil && meta.Parts > 100 && meta.Part == 50 {
+			break
+		}
+	}
+	w.publish(w.db.EpochSubject(), foreignClaim(epoch+1), "")
+	_ = p.mustEnd(ErrFenced)
+	if err := sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := w.js.Stream(t.Context(), wire.DefaultStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := 0
+	for seq := s.CachedInfo().State.LastSeq; ; seq-- {
+		if w.message(seq).Subject == w.db.EpochSubject() {
+			break
+		}
+		behind++
+	}
+	if behind > 1 {
+		t.Errorf("%d parts behind the claim", behind)
 	}
 }
 

@@ -133,14 +133,17 @@ func (r *runner) partOf(f capture.File, content capture.Content, size, part int)
 func (r *runner) publishPart(ctx context.Context, m wire.Meta, data []byte) error {
 	middle := 1 < m.Part && m.Part < m.Parts
 	for try := 1; ; {
-		put := r.store
+		put, fenced := r.store, true
 		if middle && r.alone && try == 1 {
-			put = r.storeUnfenced
+			put, fenced = r.storeUnfenced, false
 		}
 		seq, err := put(ctx, &nats.Msg{Subject: r.cfg.DB.DataSubject(), Header: m.Header(), Data: data})
 		if err == nil {
 			r.alone, r.seq = seq == r.seq+1, seq
 			r.stored(m, seq)
+			if !fenced && !r.alone {
+				return r.stillOurs(ctx)
+			}
 			return nil
 		}
 		answer, settleErr := r.settle(ctx, m, err)
@@ -173,6 +176,16 @@ func (r *runner) store(ctx context.Context, m *nats.Msg) (seq uint64, err error)
 // and without it the others are nothing (ADR 0007).
 func (r *runner) storeUnfenced(ctx context.Context, m *nats.Msg) (seq uint64, err error) {
 	return r.send(ctx, m)
+}
+
+// stillOurs makes sure that what somebody else published before a part that was
+// not fenced is no claim.
+func (r *runner) stillOurs(ctx context.Context) error {
+	head, err := r.head(ctx)
+	if err != nil {
+		return err
+	}
+	return r.fenced(head)
 }
 
 // send publishes one message. One that is under way is waited for even when ctx
