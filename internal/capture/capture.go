@@ -31,9 +31,10 @@ type Capture struct {
 	enc       encoder
 	timing    timing
 	care      care
-	unsure    bool // the place in the WAL is unknown: compare before going on
-	overtaken bool // … because it was restarted before it was read
-	trouble   bool // frames cannot be captured at the moment
+	pageSize  uint32 // of the table, which may be the spooler's at the moment
+	unsure    bool   // the place in the WAL is unknown: compare before going on
+	overtaken bool   // … because it was restarted before it was read
+	trouble   bool   // frames cannot be captured at the moment
 	left      remains
 
 	wake    chan struct{} // the -wal file changed, or something is wanted

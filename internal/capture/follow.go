@@ -117,7 +117,7 @@ func (c *Capture) beginGeneration(h wal.Header) error {
 	if h.MaxFrame > 0 {
 		size = h.PageSize
 	}
-	if size != c.table.PageSize() {
+	if size != c.pageSize {
 		c.unsure = true
 		return nil
 	}
@@ -132,6 +132,7 @@ func (c *Capture) beginGeneration(h wal.Header) error {
 func (c *Capture) at(chain wal.Chain) {
 	c.held.begin(chain)
 	c.change, c.unsure = counter{}, false
+	c.pageSize = c.table.PageSize()
 }
 
 // counted says what the change counter was at the place up to which the WAL was

@@ -83,8 +83,8 @@ func (c *Capture) startGeneration(h wal.Header) error {
 		return nil
 	}
 	start, err := startOf(c.db, h)
-	if err == nil && start.PageSize != c.table.PageSize() {
-		err = fmt.Errorf("pages of %d bytes, were %d: %w", start.PageSize, c.table.PageSize(), wal.ErrFormat)
+	if err == nil && start.PageSize != c.pageSize {
+		err = fmt.Errorf("pages of %d bytes, were %d: %w", start.PageSize, c.pageSize, wal.ErrFormat)
 	}
 	if err != nil {
 		return c.doubt(h, err)
