@@ -304,6 +304,7 @@ func TestOpenWhileARollbackApplicationCommits(t *testing.T) {
 		close(stop)
 		<-stopped
 		must(t, err)
+		a.exec("SELECT count(*) FROM t") // by which it notices
 		if got := a.exec("PRAGMA journal_mode"); got != "wal" || !k.Switched() {
 			t.Errorf("journal mode %q, switched %v", got, k.Switched())
 		}
