@@ -181,12 +181,14 @@ func TestWriterComesFirst(t *testing.T) {
 	reader := watch(t, f.replica)
 	c := crowd{}
 	for i := range 3 {
-		o := sqlconn.WAL()
-		o.AutoCheckpoint = -1
+		o := sqlconn.Options{Journal: "wal", AutoCheckpoint: -1} // refused ones try again at once: nobody sleeps on a lock
 		c[fmt.Sprint("writer ", i)] = testenv.Foreign(t, foreign.Config{Action: foreign.Write, Path: f.primary, DB: o, Seed: uint64(i)})
 	}
 	ckpt := testenv.OpenDB(t, f.primary, sqlconn.WAL())
-	for i := range 60 {
+	for i := range firstWriterCheckpoints {
+		if i%4 == 0 {
+			settleAtLeast(t, p, s) // then it is let through at once
+		}
 		mode := []string{"TRUNCATE", "RESTART"}[i%2]
 		began := time.Now()
 		res, err := sqlconn.Checkpoint(context.WithoutCancel(t.Context()), ckpt, mode)
@@ -202,6 +204,7 @@ func TestWriterComesFirst(t *testing.T) {
 		r := testenv.Finish(t, w)
 		t.Logf("%s: %d writes, %d busy, longest %v", name, r.Writes, r.Busy, r.MaxRound)
 	}
+	t.Logf("%+v", p.Status().Capture)
 	settle(t, p, s)
 	testenv.Finish(t, reader)
 	testenv.Compare(t, f.primary, f.replica)

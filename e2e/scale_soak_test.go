@@ -13,16 +13,17 @@ const (
 	killRounds   = 1_000
 	mutants      = 10_000
 
-	long                = true
-	virtualRounds       = 500
-	largeTransaction    = 1 << 30
-	checkpointedWrites  = 20000
-	killedCheckpointers = 1000
-	killedWriters       = 500
-	longRead            = 3 * time.Minute
-	gapsPerShard        = 432
-	fullSteps           = 60
-	hour                = time.Hour
-	hourSpool           = 1 << 30
-	powerLosses         = 1_000
+	long                   = true
+	virtualRounds          = 500
+	largeTransaction       = 1 << 30
+	checkpointedWrites     = 20000
+	killedCheckpointers    = 1000
+	killedWriters          = 500
+	longRead               = 3 * time.Minute
+	gapsPerShard           = 432
+	fullSteps              = 60
+	hour                   = time.Hour
+	hourSpool              = 1 << 30
+	powerLosses            = 1_000
+	firstWriterCheckpoints = 20_000
 )

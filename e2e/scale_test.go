@@ -14,16 +14,17 @@ const (
 	killRounds   = 10
 	mutants      = 240
 
-	long                = false
-	virtualRounds       = 5
-	largeTransaction    = 48 << 20
-	checkpointedWrites  = 1000
-	killedCheckpointers = 20
-	killedWriters       = 8
-	longRead            = 3 * time.Second
-	gapsPerShard        = 8
-	fullSteps           = 3
-	hour                = 8 * time.Second
-	hourSpool           = 2 << 20
-	powerLosses         = 10
+	long                   = false
+	virtualRounds          = 5
+	largeTransaction       = 48 << 20
+	checkpointedWrites     = 1000
+	killedCheckpointers    = 20
+	killedWriters          = 8
+	longRead               = 3 * time.Second
+	gapsPerShard           = 8
+	fullSteps              = 3
+	hour                   = 8 * time.Second
+	hourSpool              = 2 << 20
+	powerLosses            = 10
+	firstWriterCheckpoints = 60
 )
