@@ -34,8 +34,8 @@ func (c *Capture) emptyWanted(h wal.Header) bool {
 	if size, err := c.db.WALSize(); err != nil || size == 0 {
 		return false
 	}
-	_, shm := c.db.IDs()
-	return idle >= emptyIdle || alone(shm)
+	alone, err := c.db.Alone()
+	return idle >= emptyIdle || alone && err == nil
 }
 
 // empty backfills, restarts and truncates the WAL, as the last close would.

@@ -184,6 +184,18 @@ func (d *DB) Holder(l Lock) (Holder, error) {
 	return Holder{Held: fl.Type != unix.F_UNLCK, PID: max(0, int(fl.Pid))}, nil
 }
 
+// Alone reports whether no other process has the database open: each of its
+// connections holds DMS shared, as a POSIX lock, of which those of this process do
+// not count here. (/proc/locks would tell too, but reading it stops every process
+// of the machine at its next lock until all processors have passed a quiet state.)
+func (d *DB) Alone() (bool, error) {
+	fl := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: lockBase + int64(dms), Len: 1}
+	if err := unix.FcntlFlock(d.locks.f.Fd(), unix.F_GETLK, &fl); err != nil {
+		return false, fmt.Errorf("ask for %v of %s: %w", dms, d.path, err)
+	}
+	return fl.Type == unix.F_UNLCK, nil
+}
+
 // TryLock takes l exclusively, or returns ErrBusy at once.
 func (d *DB) TryLock(l Lock) error { return d.locks.try(l, exclusive) }
 

@@ -97,3 +97,19 @@ func TestLockFile(t *testing.T) {
 	must(t, unlock())
 	g.intact()
 }
+
+func TestAlone(t *testing.T) {
+	kinds(t, func(t *testing.T, kind string) {
+		path, f := newDatabase(t, kind, 4096)
+		d := openDB(t, path)
+		if alone, err := d.Alone(); err != nil || alone {
+			t.Fatalf("alone %t, %v, with a connection of another process", alone, err)
+		}
+		f.kill()
+		within(t, "to be alone", func() bool {
+			alone, err := d.Alone()
+			must(t, err)
+			return alone
+		})
+	})
+}
