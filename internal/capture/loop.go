@@ -21,6 +21,8 @@ const (
 	eventSpan     = 50 * time.Millisecond  // … for so long: the header follows the frames
 	hotPoll       = time.Millisecond       // a database that is written to all the time
 	hotGroup      = 8                      // commits in one group that make it so
+	hotSpan       = 5 * time.Millisecond   // of which one group is made then
+	coolGroup     = 16                     // commits in such a group below which it is not any more
 	coolAfter     = 10 * time.Millisecond  // without new frames it is not any more
 	tornSpan      = 50 * time.Millisecond  // a header torn for longer needs recovery
 	identifyEvery = 2 * time.Millisecond   // is it still the same file?

@@ -115,7 +115,7 @@ func (c *Capture) heat(commits int) {
 	case !c.hot && commits >= hotGroup:
 		c.hot = true
 		c.notifier.unwatch(c.walPath)
-	case c.hot && commits < hotGroup/2:
+	case c.hot && commits < coolGroup:
 		c.watch()
 	}
 }

@@ -43,7 +43,8 @@ func (c *Capture) advance(ctx context.Context, h wal.Header, wanted bool) error 
 	if err := c.hold(h); err != nil || c.unsure {
 		return err
 	}
-	asked := c.demanded() || c.held.size() >= holdMost || now.Sub(c.timing.held) >= holdFor
+	age := now.Sub(c.timing.held)
+	asked := c.demanded() && (!c.hot || age >= hotSpan) || c.held.size() >= holdMost || age >= holdFor
 	switch {
 	case wanted, asked && !c.hot && !c.spooler.busy:
 		return c.flush() // waking the spooler takes as long as a small file
