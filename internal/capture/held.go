@@ -149,18 +149,19 @@ func (q *held) next() *batch {
 	if n := len(q.batches); n > 0 && !q.batches[n-1].closed {
 		return q.batches[n-1]
 	}
-	b := &batch{}
-	if n := len(q.spare); n > 0 {
-		b, q.spare = q.spare[n-1], q.spare[:n-1]
+	if len(q.spare) == 0 {
+		q.spare = append(q.spare, &batch{})
 	}
+	b := q.spare[len(q.spare)-1]
 	b.begin(q.chain)
 	return b
 }
 
-// add enters b, which next returned, with what was read into it since.
+// add enters what was read into b since next returned it.
 func (q *held) add(b *batch) {
 	q.chain = b.chain
 	if n := len(q.batches); len(b.pages) > 0 && (n == 0 || q.batches[n-1] != b) {
+		q.spare = q.spare[:len(q.spare)-1] // it was b
 		q.batches = append(q.batches, b)
 	}
 }
