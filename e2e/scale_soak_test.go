@@ -26,4 +26,5 @@ const (
 	hourSpool              = 1 << 30
 	powerLosses            = 1_000
 	firstWriterCheckpoints = 20_000
+	saturatedCheckpoints   = 2_000
 )

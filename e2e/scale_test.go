@@ -27,4 +27,5 @@ const (
 	hourSpool              = 2 << 20
 	powerLosses            = 10
 	firstWriterCheckpoints = 60
+	saturatedCheckpoints   = 6
 )
