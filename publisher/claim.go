@@ -55,10 +55,12 @@ func (r *runner) hold(ctx context.Context, head stream.Head, at ltx.Pos, back bo
 		return err
 	}
 	r.attempt = &c
+	r.cfg.crash("claim")
 	ack, err := r.store(ctx, &nats.Msg{Subject: r.cfg.DB.EpochSubject(), Header: c.Header()})
 	if err != nil {
 		return fmt.Errorf("claim: %w", err)
 	}
+	r.cfg.crash("claimed")
 	r.seq, r.anew = ack, false
 	r.partial = partial{}
 	r.claimed(&c)

@@ -53,6 +53,8 @@ type Config struct {
 	Gate     *Gate     // shared by all publishers of a process; nil: none
 	Metrics  *Metrics  // nil: none
 	Logger   *slog.Logger
+
+	crash func(label string) // tests end the process in it; called at every step that lasts
 }
 
 // StateDir returns the default state directory of the database at path.
@@ -79,6 +81,9 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = slog.Default()
 	}
 	c.Logger = c.Logger.With("db", string(c.DB))
+	if c.crash == nil {
+		c.crash = func(string) {}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("publisher: %w", err)
 	}

@@ -3,6 +3,8 @@ package publisher
 import (
 	"context"
 	"encoding/json"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +25,22 @@ type publisherSpec struct {
 	DB             wire.DB
 	PerTransaction bool
 	SoftWALLimit   int64
+	Crash          string // label to be killed at
+	Nth            int    // … the n-th time
+}
+
+// killer returns the hook that kills the process at the wanted step.
+func (s publisherSpec) killer() func(string) {
+	n := 0
+	return func(label string) {
+		if label != s.Crash {
+			return
+		}
+		if n++; n == s.Nth {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
 }
 
 // publisherJob publishes until it is stopped or killed.
@@ -40,7 +58,7 @@ func publisherJob(ctx context.Context, raw json.RawMessage, out *child.Output) e
 	if err != nil {
 		return err
 	}
-	p, err := New(Config{JS: js, DB: spec.DB, Path: spec.Path, PerTransaction: spec.PerTransaction, SoftWALLimit: spec.SoftWALLimit, SoleOwner: true})
+	p, err := New(Config{JS: js, DB: spec.DB, Path: spec.Path, PerTransaction: spec.PerTransaction, SoftWALLimit: spec.SoftWALLimit, SoleOwner: true, crash: spec.killer()})
 	if err != nil {
 		return err
 	}

@@ -131,6 +131,7 @@ func (r *runner) partOf(f capture.File, content capture.Content, size, part int)
 // publishPart stores one message. A refusal, or an answer that does not come,
 // is settled by the head of the stream.
 func (r *runner) publishPart(ctx context.Context, m wire.Meta, data []byte) error {
+	r.cfg.crash("part")
 	middle := 1 < m.Part && m.Part < m.Parts
 	for try := 1; ; {
 		put, fenced := r.store, true
@@ -141,6 +142,7 @@ func (r *runner) publishPart(ctx context.Context, m wire.Meta, data []byte) erro
 		if err == nil {
 			r.alone, r.seq = seq == r.seq+1, seq
 			r.stored(m, seq)
+			r.cfg.crash("part stored")
 			if !fenced && !r.alone {
 				return r.stillOurs(ctx)
 			}
@@ -277,5 +279,8 @@ func (r *runner) published(f capture.File, m wire.Meta, took time.Duration) erro
 	r.noteError(nil)
 	r.setAcked(f.Pos())
 	r.cfg.Metrics.published(r.cfg.DB, f, m.Parts, took)
-	return r.c.Acked(f.TXID())
+	r.cfg.crash("published")
+	err := r.c.Acked(f.TXID())
+	r.cfg.crash("acknowledged")
+	return err
 }

@@ -1,0 +1,6 @@
+//go:build !soak
+
+package publisher
+
+// Sizes of the short forms of the tests.
+const killSeeds = 20
