@@ -15,8 +15,8 @@ build:            ## bin/ltx-pub, bin/ltx-sub
 demo: build       ## 15 seconds of live replication on this terminal
 	$(GO) run ./cmd/ltx-demo
 
-test:             ## every test, with the race detector, under ten minutes on two cores
-	$(GO) test -race -timeout 30m $(PKGS)
+test:             ## every test, with the race detector; one package at a time, for they run processes that need the cores
+	$(GO) test -race -p 1 -timeout 30m $(PKGS)
 
 check: lint test  ## what CI runs
 
