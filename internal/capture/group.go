@@ -12,7 +12,7 @@ import (
 // again; a single transaction may be larger than any bound.
 const (
 	smallGroup = 4 << 20
-	largeGroup = 16 << 20
+	largeGroup = 256 << 20 // a backlog has the same pages again and again
 	readChunk  = 1 << 20
 	fewFrames  = 16 // read at a time where a single transaction is wanted
 )
