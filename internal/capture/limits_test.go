@@ -148,7 +148,7 @@ func TestSyncUnderLoad(t *testing.T) {
 		if pos.TXID <= before.TXID {
 			t.Errorf("sync returned %s, it was at %s before the transaction", pos, before)
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > 20*time.Second { // a capture that cannot keep up takes for ever
 			t.Errorf("sync took %s", took)
 		}
 	}
