@@ -5,7 +5,7 @@ BENCH   ?= .
 FUZZTIME ?= 1m
 export CGO_ENABLED = 1
 
-.PHONY: all build demo test check lint bench fuzz soak clean
+.PHONY: all build demo servers test test-short check lint bench fuzz soak clean
 
 all: build
 
@@ -15,8 +15,14 @@ build:            ## bin/ltx-pub, bin/ltx-sub
 demo: build       ## 15 seconds of live replication on this terminal
 	$(GO) run ./cmd/ltx-demo
 
-test:             ## every test, with the race detector; one package at a time, for they run processes that need the cores
+servers:          ## the storage servers that tests run, once, into .servers/
+	testenv/storage/fetch.sh
+
+test: servers     ## every test, with the race detector; one package at a time, for they run processes that need the cores
 	$(GO) test -race -p 1 -timeout 30m $(PKGS)
+
+test-short:       ## the quick loop: no storage servers, no long tests
+	$(GO) test -short -timeout 10m $(PKGS)
 
 check: lint test  ## what CI runs
 

@@ -1,0 +1,218 @@
+package objstoretest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ltxstream/ltxstream/objstore"
+)
+
+func testList(t *testing.T, b Backend) {
+	s := b.open(t)
+	if got := listKeys(t, s, "", ""); got != "" {
+		t.Fatalf("a new prefix lists %q", got)
+	}
+	for _, key := range []string{"app/0001/2.ltx", "app/0001/1.ltx", "app/0001/10.ltx", "app/0009/1.ltx", "app2/0001/5.ltx", "z.ltx"} {
+		putString(t, s, key, key)
+	}
+	for _, c := range []struct{ prefix, after, want string }{
+		{"", "", "app/0001/1.ltx app/0001/10.ltx app/0001/2.ltx app/0009/1.ltx app2/0001/5.ltx z.ltx"},
+		{"app/", "", "app/0001/1.ltx app/0001/10.ltx app/0001/2.ltx app/0009/1.ltx"},
+		{"app", "", "app/0001/1.ltx app/0001/10.ltx app/0001/2.ltx app/0009/1.ltx app2/0001/5.ltx"},
+		{"app/0001/", "", "app/0001/1.ltx app/0001/10.ltx app/0001/2.ltx"},
+		{"app/0001/1", "", "app/0001/1.ltx app/0001/10.ltx"},
+		{"app/0001/", "app/0001/10.ltx", "app/0001/2.ltx"},
+		{"app/0001/", "app/0001/1", "app/0001/1.ltx app/0001/10.ltx app/0001/2.ltx"},
+		{"app/0001/", "app/0001/2.ltx", ""},
+		{"app/0001/", "app/0001/zzz", ""},
+		{"app/0001/", "a", "app/0001/1.ltx app/0001/10.ltx app/0001/2.ltx"},
+		{"", "app/0009/1.ltx", "app2/0001/5.ltx z.ltx"},
+		{"app/0002/", "", ""},
+		{"nothing/", "", ""},
+		{"z.ltx", "", "z.ltx"},
+	} {
+		if got := listKeys(t, s, c.prefix, c.after); got != c.want {
+			t.Errorf("list %q after %q:\n%s\nwant\n%s", c.prefix, c.after, got, c.want)
+		}
+	}
+	for _, info := range list(t, s, "app", "") {
+		if info.Size != int64(len(info.Key)) {
+			t.Errorf("%s: size %d, want %d", info.Key, info.Size, len(info.Key))
+		}
+	}
+	for range s.List(t.Context(), "", "") {
+		break // a listing left early must not hang or leak
+	}
+}
+
+// testListOrder: by bytes of the whole key; '-' and '.' sort before '/'.
+func testListOrder(t *testing.T, b Backend) {
+	s := b.open(t)
+	keys := []string{"a-b/x.ltx", "a.b/x.ltx", "a/x.ltx", "a/b-c/1.ltx", "a/b/1.ltx", "a/b.ltx", "a0/x.ltx", "A/x.ltx", "_a.ltx", "b.ltx", "b/1.ltx", "b-.ltx"}
+	for _, key := range keys {
+		putString(t, s, key, "x")
+	}
+	slices.Sort(keys)
+	if got := listKeys(t, s, "", ""); got != strings.Join(keys, " ") {
+		t.Errorf("listed\n%s\nwant\n%s", got, strings.Join(keys, " "))
+	}
+	for i, after := range keys {
+		if got, want := listKeys(t, s, "", after), strings.Join(keys[i+1:], " "); got != want {
+			t.Errorf("after %q\n%s\nwant\n%s", after, got, want)
+		}
+	}
+}
+
+// fill puts n small objects under prefix and returns their keys in order.
+func fill(t *testing.T, s objstore.Store, prefix string, n int) []string {
+	t.Helper()
+	keys := make([]string, n)
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("%s%016x-%016x.ltx", prefix, i+1, i+1)
+		g.Go(func() error {
+			_, err := s.Put(t.Context(), keys[i], strings.NewReader("x"), objstore.PutOptions{Timestamp: stamp})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// testListPages: page by page, on demand, and with a seek no more than needed.
+func testListPages(t *testing.T, b Backend) {
+	n := 2*b.ListPage + b.ListPage/2
+	if b.ListPage == 0 || b.Quick {
+		n = 50
+	}
+	s := b.open(t)
+	keys := fill(t, s, "db/ltx/1/", n)
+	fill(t, s, "db/ltx/2/", 3)
+	if got := listKeys(t, s, "db/ltx/1/", ""); got != strings.Join(keys, " ") {
+		t.Fatalf("a listing of %d objects differs", n)
+	}
+	if got := listKeys(t, s, "db/ltx/1/", keys[n-3]); got != strings.Join(keys[n-2:], " ") {
+		t.Fatalf("the end is %q", got)
+	}
+	if b.Requests == nil || n == 50 {
+		return
+	}
+	cost := func(want int64, call func()) {
+		t.Helper()
+		before := b.Requests()
+		call()
+		if got := b.Requests() - before; got > want*b.Budget.ListPerPage {
+			t.Errorf("%d requests, want at most %d", got, want*b.Budget.ListPerPage)
+		}
+	}
+	cost(3, func() { list(t, s, "db/ltx/1/", "") })
+	cost(1, func() { list(t, s, "db/ltx/1/", keys[n-3]) })
+	cost(1, func() {
+		for range s.List(t.Context(), "db/ltx/1/", "") {
+			break
+		}
+	})
+}
+
+func testListTimestamps(t *testing.T, b Backend) {
+	s := b.open(t)
+	putString(t, s, "a/x.ltx", "x")
+	for _, info := range list(t, s, "a/", "") {
+		if b.ListTimestamps {
+			b.checkStamp(t, info)
+		} else if !info.Timestamp.IsZero() {
+			t.Errorf("the listing tells timestamp %s, want none", info.Timestamp)
+		}
+	}
+}
+
+func testDelete(t *testing.T, b Backend) {
+	s := b.open(t)
+	for _, key := range []string{"a/1.ltx", "a/2.ltx", "a/3.ltx", "b/1.ltx"} {
+		putString(t, s, key, "x")
+	}
+	if err := s.Delete(t.Context()); err != nil {
+		t.Fatalf("delete of nothing: %v", err)
+	}
+	if err := s.Delete(t.Context(), "a/1.ltx", "a/missing.ltx", "a/3.ltx"); err != nil {
+		t.Fatal(err)
+	}
+	if got := listKeys(t, s, "", ""); got != "a/2.ltx b/1.ltx" {
+		t.Fatalf("left %q", got)
+	}
+	n, err := objstore.DeletePrefix(t.Context(), s, "a/")
+	if err != nil || n != 1 {
+		t.Fatalf("DeletePrefix %d, %v", n, err)
+	}
+	if n, err = objstore.DeletePrefix(t.Context(), s, ""); err != nil || n != 1 {
+		t.Fatalf("DeletePrefix of all %d, %v", n, err)
+	}
+	if got := listKeys(t, s, "", ""); got != "" {
+		t.Fatalf("left %q", got)
+	}
+}
+
+func testDeleteMany(t *testing.T, b Backend) {
+	n := 2*b.DeleteBatch + 10
+	if b.DeleteBatch <= 1 || b.Quick {
+		n = 50
+	}
+	s := b.open(t)
+	keys := fill(t, s, "db/", n)
+	putString(t, s, "kept.ltx", "x")
+	slices.Reverse(keys)
+	var before int64
+	if b.Requests != nil {
+		before = b.Requests()
+	}
+	if err := s.Delete(t.Context(), keys...); err != nil {
+		t.Fatal(err)
+	}
+	if b.Requests != nil && b.DeleteBatch > 0 {
+		batches := int64((n + b.DeleteBatch - 1) / b.DeleteBatch)
+		if got := b.Requests() - before; got > batches*b.Budget.DeletePerBatch {
+			t.Errorf("%d requests for %d objects, want at most %d", got, n, batches*b.Budget.DeletePerBatch)
+		}
+	}
+	if got := listKeys(t, s, "", ""); got != "kept.ltx" {
+		t.Fatalf("left %q", got)
+	}
+}
+
+func testBudget(t *testing.T, b Backend) {
+	if b.Requests == nil {
+		t.Skip("requests are not counted")
+	}
+	cost := func(what string, want int64, call func()) {
+		t.Helper()
+		before := b.Requests()
+		call()
+		if got := b.Requests() - before; got > want {
+			t.Errorf("%s: %d requests, want at most %d", what, got, want)
+		}
+	}
+	var s objstore.Store
+	cost("open", b.Budget.Open, func() { s = b.open(t) })
+	putString(t, s, "a/warm.ltx", "x") // connections, tokens
+	cost("small put", b.Budget.SmallPut, func() { put(t, s, "a/x.ltx", content(1, 5000)) })
+	cost("get", b.Budget.Get, func() { get(t, s, "a/x.ltx", 0, -1) })
+	cost("get range", b.Budget.Get, func() { get(t, s, "a/x.ltx", 100, 50) })
+	cost("stat", b.Budget.Stat, func() {
+		if _, err := s.Stat(t.Context(), "a/x.ltx"); err != nil {
+			t.Error(err)
+		}
+	})
+	cost("list", b.Budget.ListPerPage, func() { list(t, s, "a/", "") })
+	cost("delete", b.Budget.DeletePerBatch, func() {
+		if err := s.Delete(t.Context(), "a/x.ltx"); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,5 @@
+//go:build !soak
+
+package objstoretest
+
+const soaking = false

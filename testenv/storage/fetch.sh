@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Fetches the storage servers of the tests into .servers/, once: what is there
+# in the right version is left alone. Needs Go and, for azurite, Node.js with npm.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+dir=$PWD/.servers
+mkdir -p "$dir/bin"
+
+# go_server MODULE/PACKAGE VERSION: builds the command outside of this module.
+go_server() {
+  local name=${1##*/} stamp="$dir/bin/.${1##*/}-$2"
+  [ -e "$stamp" ] && [ -x "$dir/bin/$name" ] && return
+  echo "fetching $name $2"
+  (cd "$dir" && GOFLAGS=-mod=mod CGO_ENABLED=0 GOBIN="$dir/bin" go install "$1@$2")
+  rm -f "$dir/bin/.$name-"*
+  touch "$stamp"
+}
+
+go_server github.com/versity/versitygw/cmd/versitygw v1.8.0
+go_server github.com/fsouza/fake-gcs-server v1.56.1
+
+azurite() {
+  command -v npm >/dev/null || { echo "npm is missing: the Azure tests will be skipped"; return; }
+  cmp -s testenv/storage/azurite/package-lock.json "$dir/azurite/package-lock.json" && [ -d "$dir/azurite/node_modules/azurite" ] && return
+  echo "fetching azurite"
+  rm -rf "$dir/azurite"
+  mkdir -p "$dir/azurite"
+  cp testenv/storage/azurite/package.json testenv/storage/azurite/package-lock.json "$dir/azurite/"
+  (cd "$dir/azurite" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
+}
+azurite
