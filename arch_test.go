@@ -29,13 +29,14 @@ var imports = map[string][]string{
 	"internal/wal":      {},
 	"internal/keeper":   {},
 	"internal/pagesum":  {},
+	"internal/ltxfile":  {}, // bytes of LTX files: replica, compactor, restore
 	"internal/stream":   {"wire"}, // shared by publisher, feed, subscriber, archiver
 	"internal/capture":  {"internal/wal", "internal/keeper", "internal/pagesum"},
 	"internal/feed":     {"wire", "internal/stream"},
-	"replica":           {"internal/wal", "internal/keeper", "internal/pagesum"},
+	"replica":           {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
 	"objstore/...":      {"objstore/..."},
 	"objstore/levels":   {"objstore"},
-	"compactor":         {"objstore", "objstore/levels"},
+	"compactor":         {"internal/ltxfile", "objstore", "objstore/levels"},
 	"embedded":          {},
 	"internal/natsconn": {},
 	"internal/daemon":   {"wire"},
@@ -45,7 +46,7 @@ var imports = map[string][]string{
 	"publisher":  {"wire", "internal/capture", "internal/stream"},
 	"subscriber": {"wire", "internal/feed", "internal/stream", "replica"},
 	"archiver":   {"wire", "internal/feed", "internal/stream", "objstore", "objstore/levels", "compactor"},
-	"restore":    {"objstore/levels"},
+	"restore":    {"internal/ltxfile", "objstore/levels"},
 
 	// commands, and what only tests use
 	"cmd/...":                    {"..."},

@@ -9,6 +9,7 @@ import (
 	"github.com/pierrec/lz4/v4"
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 )
 
@@ -23,7 +24,7 @@ type decoder struct {
 	r, w   int
 	off    int64 // offset in the file of buf[w]
 	header ltx.Header
-	shift  *shift // of a page
+	shift  *ltxfile.Shift // of a page
 
 	hash  uint64 // of the file so far
 	index uint64 // of the page index that the pages so far ask for
@@ -53,7 +54,7 @@ func (d *decoder) start(sr *io.SectionReader) error {
 		return damaged("read header: %w", err)
 	}
 	d.take(b)
-	d.shift = shiftOf(d.header.PageSize)
+	d.shift = ltxfile.ShiftOf(d.header.PageSize)
 	return nil
 }
 
@@ -125,7 +126,7 @@ func (d *decoder) next(page []byte) (p pagesum.Page, err error) {
 func (d *decoder) hashPage(pgno uint32, page []byte) ltx.Checksum {
 	number := crc64.Update(0, isoTable, binary.BigEndian.AppendUint32(d.rec[:0], pgno))
 	sum := crc64.Update(number, isoTable, page)
-	d.hash = sum ^ d.shift.apply(d.hash^number)
+	d.hash = sum ^ d.shift.Apply(d.hash^number)
 	return ltx.ChecksumFlag | ltx.Checksum(sum)
 }
 

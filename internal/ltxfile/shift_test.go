@@ -1,13 +1,14 @@
-package replica
+package ltxfile
 
 import (
 	"hash/crc64"
+	"math/rand/v2"
 	"testing"
 )
 
 func TestShift(t *testing.T) {
 	t.Parallel()
-	rnd := seeded(t, 51)
+	rnd := rand.New(rand.NewPCG(51, 0))
 	for size := uint32(512); size <= 65536; size *= 2 {
 		b := make([]byte, size)
 		for i := range b {
@@ -15,7 +16,7 @@ func TestShift(t *testing.T) {
 		}
 		x, y := rnd.Uint64(), rnd.Uint64()
 		want := crc64.Update(x, isoTable, b)
-		if got := crc64.Update(y, isoTable, b) ^ shiftOf(size).apply(x^y); got != want {
+		if got := crc64.Update(y, isoTable, b) ^ ShiftOf(size).Apply(x^y); got != want {
 			t.Errorf("%d bytes: %x, want %x", size, got, want)
 		}
 	}

@@ -1,0 +1,172 @@
+package ltxfile
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc64"
+	"io"
+
+	"github.com/superfly/ltx"
+)
+
+// Scanner walks the frames of one LTX file from start to end, without decoding
+// them. What it cannot check without the pages, the file's checksum, the caller
+// adds up with a [Sum] and compares with the trailer.
+type Scanner struct {
+	r      io.Reader
+	buf    []byte // window; buf[rd:wr] is unread
+	rd, wr int
+	off    int64 // offset in the file of buf[wr]
+	header ltx.Header
+	raw    [ltx.HeaderSize]byte // the header as it is stored
+	prev   uint32
+	index  indexSum
+	tail   Sum // over what follows the pages
+}
+
+const windowSize = 256 << 10 // more than one frame of any size
+
+// NewScanner reads the header of a file.
+func NewScanner(r io.Reader) (*Scanner, error) {
+	s := &Scanner{r: r, buf: make([]byte, windowSize)}
+	b, err := s.peek(ltx.HeaderSize)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.header.UnmarshalBinary(b); err != nil {
+		return nil, damaged("read header: %w", err)
+	}
+	if err := s.header.Validate(); err != nil {
+		return nil, damaged("read header: %w", err)
+	}
+	s.rd += copy(s.raw[:], b)
+	return s, nil
+}
+
+// Header is the file's header.
+func (s *Scanner) Header() ltx.Header { return s.header }
+
+// HeaderBytes is the header as it is stored.
+func (s *Scanner) HeaderBytes() []byte { return s.raw[:] }
+
+// peek returns the next n bytes, unread still, valid until the next call.
+func (s *Scanner) peek(n int) ([]byte, error) {
+	if s.wr-s.rd < n {
+		s.wr = copy(s.buf, s.buf[s.rd:s.wr])
+		s.rd = 0
+		m, err := io.ReadAtLeast(s.r, s.buf[s.wr:], n-s.wr)
+		s.wr += m
+		s.off += int64(m)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil, damaged("it ends after %d bytes: %w", s.off, io.ErrUnexpectedEOF)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s.buf[s.rd : s.rd+n], nil
+}
+
+// at is the offset in the file of the next unread byte.
+func (s *Scanner) at() int64 { return s.off - int64(s.wr-s.rd) }
+
+// Next returns the next frame, valid until the next call; io.EOF: there is none
+// left, [Scanner.Finish] is next.
+func (s *Scanner) Next() (Frame, error) {
+	b, err := s.peek(ltx.PageHeaderSize)
+	if err != nil {
+		return Frame{}, err
+	}
+	pgno, flags := binary.BigEndian.Uint32(b), binary.BigEndian.Uint16(b[4:])
+	if pgno == 0 && flags == 0 {
+		return Frame{}, io.EOF
+	}
+	if flags != ltx.PageHeaderFlagSize || pgno <= s.prev || pgno > s.header.Commit || pgno == s.header.LockPgno() {
+		return Frame{}, damaged("page %d with flags %#x after page %d of %d", pgno, flags, s.prev, s.header.Commit)
+	}
+	if b, err = s.peek(FrameHeaderSize); err != nil {
+		return Frame{}, err
+	}
+	size := int64(FrameHeaderSize) + int64(binary.BigEndian.Uint32(b[ltx.PageHeaderSize:]))
+	if size == FrameHeaderSize || size > int64(MaxFrameSize(s.header.PageSize)) {
+		return Frame{}, damaged("page %d claims a frame of %d bytes", pgno, size)
+	}
+	at := s.at()
+	if b, err = s.peek(int(size)); err != nil {
+		return Frame{}, err
+	}
+	s.prev = pgno
+	s.index.add(Entry{Pgno: pgno, Offset: at, Size: size})
+	s.rd += int(size)
+	return Frame{Pgno: pgno, Raw: b}, nil
+}
+
+// Finish reads what follows the pages: the page index, which must be the one of
+// the frames that were walked, and the trailer. sum, which holds the header and
+// all pages, is completed, and must be the file's checksum. Nothing may follow.
+func (s *Scanner) Finish(sum Sum) (t ltx.Trailer, err error) {
+	s.tail = sum
+	s.skip(ltx.PageHeaderSize) // the zeros that Next saw
+	if err := s.checkIndex(); err != nil {
+		return t, err
+	}
+	b, err := s.peek(ltx.TrailerSize)
+	if err != nil {
+		return t, err
+	}
+	if err := t.UnmarshalBinary(b); err != nil {
+		return t, damaged("read trailer: %w", err)
+	}
+	s.skip(ltx.TrailerChecksumOffset)
+	s.rd += ltx.ChecksumSize
+	if err := t.Validate(s.header); err != nil {
+		return t, damaged("read trailer: %w", err)
+	}
+	if got := s.tail.Checksum(); got != t.FileChecksum {
+		return t, damaged("its checksum is %s, its trailer says %s", got, t.FileChecksum)
+	}
+	return t, s.checkEnd()
+}
+
+// skip adds the next n bytes, which are in the window, to the sum.
+func (s *Scanner) skip(n int) {
+	s.tail.Bytes(s.buf[s.rd : s.rd+n])
+	s.rd += n
+}
+
+func (s *Scanner) checkIndex() error {
+	s.index.end()
+	var crc uint64
+	for left := s.index.size; left > 0; {
+		b, err := s.peek(int(min(left, windowSize)))
+		if err != nil {
+			return err
+		}
+		crc = crc64.Update(crc, isoTable, b)
+		s.skip(len(b))
+		left -= int64(len(b))
+	}
+	b, err := s.peek(indexSizeLen)
+	if err != nil {
+		return err
+	}
+	if n := binary.BigEndian.Uint64(b); crc != s.index.crc || n != uint64(s.index.size) {
+		return damaged("its page index is not that of its pages")
+	}
+	s.skip(indexSizeLen)
+	return nil
+}
+
+func (s *Scanner) checkEnd() error {
+	if s.rd < s.wr {
+		return damaged("it goes on after its trailer")
+	}
+	n, err := io.ReadFull(s.r, s.buf[:1])
+	if n > 0 {
+		return damaged("it goes on after its trailer")
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}

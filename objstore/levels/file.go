@@ -1,0 +1,69 @@
+package levels
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/superfly/ltx"
+)
+
+// Level is how far up a file was merged. Level 0 is the stream, or a folder of
+// its tail.
+type Level int
+
+// Levels by name. What is between First and Snapshot holds ever longer ranges.
+const (
+	Stream   Level = 0
+	First    Level = 1
+	Snapshot Level = 9 // every page, from TXID 1 on
+)
+
+// File is one LTX file of an archive, as its key and the listing tell it.
+type File struct {
+	Level    Level
+	Min, Max ltx.TXID // the range, both included; Min is 1 at level Snapshot
+	Size     int64    // bytes
+	// Timestamp is that of the last transaction, UTC, milliseconds; zero when
+	// the listing does not tell. The true one lies in [Timestamp, Timestamp +
+	// Coarse].
+	Timestamp time.Time
+	Coarse    time.Duration
+}
+
+// Name is the last segment of the file's key: both TXIDs in hex.
+func (f File) Name() string { return ltx.FormatFilename(f.Min, f.Max) }
+
+// IsBase reports whether the file holds a whole database.
+func (f File) IsBase() bool { return f.Min == 1 }
+
+func (f File) String() string { return fmt.Sprintf("level %d %s-%s", f.Level, f.Min, f.Max) }
+
+// Layout is how level folders are called below the folder of a database.
+type Layout int
+
+const (
+	// Decimal is Litestream's layout everywhere but on S3: ltx/<level>/.
+	Decimal Layout = iota
+	// Hex is Litestream's on S3: <level as four hex digits>/.
+	Hex
+)
+
+// folder is the key prefix of a level, with its final slash.
+func (l Layout) folder(db string, level Level) string {
+	if l == Hex {
+		return fmt.Sprintf("%s/%04x/", db, int(level))
+	}
+	return fmt.Sprintf("%s/ltx/%d/", db, int(level))
+}
+
+// parseKey reads the range out of a key below folder; ok is false for keys that
+// are no LTX files of ours or Litestream's.
+func parseKey(folder, key string) (lo, hi ltx.TXID, ok bool) {
+	name, found := strings.CutPrefix(key, folder)
+	if !found {
+		return 0, 0, false
+	}
+	lo, hi, err := ltx.ParseFilename(name)
+	return lo, hi, err == nil && lo > 0 && lo <= hi && name == ltx.FormatFilename(lo, hi)
+}
