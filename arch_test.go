@@ -29,7 +29,7 @@ var imports = map[string][]string{
 	"internal/wal":      {},
 	"internal/keeper":   {},
 	"internal/pagesum":  {},
-	"internal/ltxfile":  {}, // bytes of LTX files: replica, compactor, restore
+	"internal/ltxfile":  {},       // bytes of LTX files: replica, compactor, restore
 	"internal/stream":   {"wire"}, // shared by publisher, feed, subscriber, archiver
 	"internal/capture":  {"internal/wal", "internal/keeper", "internal/pagesum"},
 	"internal/feed":     {"wire", "internal/stream"},

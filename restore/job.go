@@ -1,0 +1,253 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
+	"github.com/ltxstream/ltxstream/objstore/levels"
+)
+
+// Job is a restore whose files are chosen and whose pages are found.
+type Job struct {
+	// Plan are the files in the order of their application.
+	Plan []File
+	// Header and Post are the last file's header and the database's checksum
+	// after it (0: the file does not say). The timestamp in it is the point's.
+	Header ltx.Header
+	Post   ltx.Checksum
+
+	Pages    int64 // to be written
+	Bytes    int64 // to be fetched by Run
+	Requests int64 // that Run will make
+
+	catalog  *Catalog
+	files    []*planned
+	segments []segment
+	opts     Options
+}
+
+// Options of a restore. Zero values mean the defaults.
+type Options struct {
+	Parallelism int // requests at a time, default DefaultParallelism
+	// Progress is told the bytes fetched so far, from several goroutines.
+	Progress func(fetched int64)
+}
+
+// DefaultParallelism is how many ranges are fetched at a time.
+const DefaultParallelism = 8
+
+// planned is a file of the plan with what its ends say.
+type planned struct {
+	File
+	source Source
+	header ltx.Header
+	post   ltx.Checksum
+	start  int64 // offset of the page index
+}
+
+func (p *planned) key() string { return p.source.Key(p.File.File) }
+
+func (p *planned) fault(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, ltxfile.ErrDamaged) {
+		return &DamageError{File: p.File, Key: p.key(), Err: err}
+	}
+	return fmt.Errorf("read %s: %w", p.key(), err)
+}
+
+// DamageError says that a file of the plan is not what it should be. Nothing of
+// it was used.
+type DamageError struct {
+	File File
+	Key  string
+	Err  error
+}
+
+func (e *DamageError) Error() string { return fmt.Sprintf("damaged file %s: %v", e.Key, e.Err) }
+
+func (e *DamageError) Unwrap() error { return e.Err }
+
+// Prepare plans the way to a TXID and reads the ends of the files on it: two or
+// three requests each.
+func (c *Catalog) Prepare(ctx context.Context, to ltx.TXID, opts Options) (*Job, error) {
+	if opts.Parallelism <= 0 {
+		opts.Parallelism = DefaultParallelism
+	}
+	if opts.Progress == nil {
+		opts.Progress = func(int64) {}
+	}
+	plan, err := Plan(c.Files, to)
+	if err != nil {
+		return nil, err
+	}
+	job := &Job{Plan: plan, catalog: c, opts: opts}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(opts.Parallelism)
+	job.files = make([]*planned, len(plan))
+	for i, f := range plan {
+		job.files[i] = &planned{File: f, source: c.Sources[f.Source]}
+		g.Go(func() error { return job.files[i].readEnds(gctx) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if err := job.checkChain(); err != nil {
+		return nil, err
+	}
+	return job, job.locate(ctx)
+}
+
+func (p *planned) read(ctx context.Context, offset, size int64) (b []byte, err error) {
+	r, err := p.source.Open(ctx, p.File.File, offset, size)
+	if err != nil {
+		return nil, p.fault(err)
+	}
+	defer func() { err = errors.Join(err, p.fault(r.Close())) }()
+	b = make([]byte, size)
+	if n, err := io.ReadFull(r, b); err != nil {
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			err = fmt.Errorf("%w: it has %d bytes at %d, want %d: %w", ltxfile.ErrDamaged, n, offset, size, io.ErrUnexpectedEOF)
+		}
+		return nil, p.fault(err)
+	}
+	return b, nil
+}
+
+// readEnds reads header, trailer and where the page index begins.
+func (p *planned) readEnds(ctx context.Context) error {
+	if p.Size < ltx.HeaderSize+ltxfile.TailSize {
+		return p.fault(fmt.Errorf("%w: %d bytes are no LTX file", ltxfile.ErrDamaged, p.Size))
+	}
+	head, err := p.read(ctx, 0, ltx.HeaderSize)
+	if err != nil {
+		return err
+	}
+	err = p.header.UnmarshalBinary(head)
+	if err == nil {
+		err = p.header.Validate()
+	}
+	if err == nil && (p.header.MinTXID != p.Min || p.header.MaxTXID != p.Max) {
+		err = fmt.Errorf("it holds %s-%s", p.header.MinTXID, p.header.MaxTXID)
+	}
+	if err != nil {
+		return p.fault(fmt.Errorf("%w: header: %w", ltxfile.ErrDamaged, err))
+	}
+	tail, err := p.read(ctx, p.Size-ltxfile.TailSize, ltxfile.TailSize)
+	if err != nil {
+		return err
+	}
+	var t ltx.Trailer
+	if err := t.UnmarshalBinary(tail[ltxfile.TailSize-ltx.TrailerSize:]); err != nil {
+		return p.fault(fmt.Errorf("%w: trailer: %w", ltxfile.ErrDamaged, err))
+	}
+	if err := t.Validate(p.header); err != nil {
+		return p.fault(fmt.Errorf("%w: trailer: %w", ltxfile.ErrDamaged, err))
+	}
+	p.post = t.PostApplyChecksum
+	p.start, err = ltxfile.IndexStart(tail, p.Size)
+	return p.fault(err)
+}
+
+// ChainError says that two files in a row are of different histories.
+type ChainError struct {
+	Key, Before string // names of the files
+	Reason      string
+}
+
+func (e *ChainError) Error() string {
+	return fmt.Sprintf("%s does not continue %s: %s", e.Key, e.Before, e.Reason)
+}
+
+func (j *Job) checkChain() error {
+	for i, p := range j.files[1:] {
+		prev := j.files[i]
+		fault := &ChainError{Key: p.key(), Before: prev.key()}
+		if p.header.PageSize != prev.header.PageSize {
+			fault.Reason = fmt.Sprintf("page size %d after %d", p.header.PageSize, prev.header.PageSize)
+			return fault
+		}
+		pre := p.header.PreApplyChecksum
+		if p.Min == prev.Max+1 && pre != 0 && prev.post != 0 && pre != prev.post {
+			fault.Reason = fmt.Sprintf("it begins at checksum %s, the other ends at %s", pre, prev.post)
+			return fault
+		}
+	}
+	end := j.files[len(j.files)-1]
+	j.Header, j.Post = end.header, end.post
+	return nil
+}
+
+// location is where the winning version of a page lies.
+type location struct {
+	offset int64
+	size   uint32
+	file   int32 // index into files + 1; 0: nowhere yet
+}
+
+// locate reads the page indexes, the newest file first, until every page of the
+// database has its place, and cuts what wins into segments.
+func (j *Job) locate(ctx context.Context) error {
+	pages := make([]location, j.Header.Commit)
+	missing := int64(j.Header.Commit)
+	if lock := j.Header.LockPgno(); lock <= j.Header.Commit {
+		missing--
+	}
+	for i := len(j.files) - 1; i >= 0 && missing > 0; i-- {
+		p := j.files[i]
+		r, err := p.source.Open(ctx, p.File.File, p.start, p.Size-ltxfile.TailSize-p.start)
+		if err != nil {
+			return p.fault(err)
+		}
+		var won int64
+		err = ltxfile.ReadIndex(r, p.start, p.header.PageSize, p.header.Commit, func(e ltxfile.Entry) {
+			if e.Pgno <= j.Header.Commit && pages[e.Pgno-1].file == 0 && e.Pgno != j.Header.LockPgno() {
+				pages[e.Pgno-1] = location{offset: e.Offset, size: uint32(e.Size), file: int32(i) + 1}
+				won++
+			}
+		})
+		if err := errors.Join(err, r.Close()); err != nil {
+			return p.fault(err)
+		}
+		missing -= won
+	}
+	if missing > 0 {
+		return &ChainError{Key: j.files[0].key(), Before: "nothing", Reason: fmt.Sprintf("%d pages are in no file", missing)}
+	}
+	j.segments = cut(pages, len(j.files))
+	for _, s := range j.segments {
+		j.Pages += int64(len(s.pages))
+		j.Bytes += s.size
+	}
+	j.Requests = int64(len(j.segments))
+	return nil
+}
+
+// counter adds up what was fetched.
+type counter struct {
+	n    atomic.Int64
+	tell func(int64)
+}
+
+func (c *counter) add(n int64) { c.tell(c.n.Add(n)) }
+
+// Time is the point's timestamp.
+func (j *Job) Time() (ms int64) { return j.Header.Timestamp }
+
+// Levels of the files in the plan, for people.
+func (j *Job) Levels() map[levels.Level]int {
+	n := map[levels.Level]int{}
+	for _, f := range j.Plan {
+		n[f.Level]++
+	}
+	return n
+}

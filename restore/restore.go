@@ -1,0 +1,143 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/superfly/ltx"
+)
+
+// Config of a [Restore]. Sources and Path are required.
+type Config struct {
+	Sources []Source
+	Target  Target
+	Path    string // of the database; see [CheckOutput]
+	Force   bool   // replace what is there
+	// Check looks at the finished database before it gets its name, by
+	// PRAGMA integrity_check for example; nil: nothing does.
+	Check   func(ctx context.Context, path string) error
+	Options Options
+	// OnPlan is told each job before it runs; an error ends the restore.
+	OnPlan func(*Job) error
+	// OnTrouble is told of each file that was passed over, and why another plan
+	// is tried.
+	OnTrouble func(error)
+}
+
+// maxPlans bounds how often a plan is replaced.
+const maxPlans = 20
+
+// Restore brings the database at a target to cfg.Path and returns the job that
+// did it. A file that turns out to be damaged is passed over where others lead
+// to the same point: an older snapshot and a longer chain. A file that vanished
+// since the listing (retention) makes it list again. Errors: [*PlanError],
+// [*TimeError], [*DamageError], [*ChainError], [*VerifyError], those of
+// [CheckOutput], ErrBusy, and those of the sources.
+func Restore(ctx context.Context, cfg Config) (*Job, error) {
+	if err := CheckOutput(cfg.Path, cfg.Force); err != nil {
+		return nil, err
+	}
+	r := &restorer{cfg: cfg}
+	for range maxPlans {
+		job, err := r.once(ctx)
+		if err == nil {
+			return job, nil
+		}
+		if err = r.learn(ctx, job, err); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("gave up after %d plans: the archive changes too fast or is damaged in too many places", maxPlans)
+}
+
+// restorer remembers, from plan to plan, what not to use.
+type restorer struct {
+	cfg     Config
+	bad     []File
+	damage  error // why the newest of bad is there
+	resumed bool  // a resumed output was wrong once
+}
+
+func (r *restorer) once(ctx context.Context) (*Job, error) {
+	catalog, err := Read(ctx, r.cfg.Sources...)
+	if err != nil {
+		return nil, err
+	}
+	to, err := catalog.Resolve(ctx, r.cfg.Target)
+	if err != nil {
+		return nil, err
+	}
+	catalog.Files = slices.DeleteFunc(catalog.Files, func(f File) bool {
+		return slices.ContainsFunc(r.bad, func(b File) bool { return sameFile(f, b) })
+	})
+	job, err := catalog.Prepare(ctx, to, r.cfg.Options)
+	if err != nil {
+		if _, ok := errors.AsType[*PlanError](err); ok && r.damage != nil {
+			err = fmt.Errorf("%w; no way around: %w", r.damage, err)
+		}
+		return nil, err
+	}
+	if r.cfg.OnPlan != nil {
+		if err := r.cfg.OnPlan(job); err != nil {
+			return nil, err
+		}
+	}
+	return job, job.Run(ctx, r.cfg.Path, r.cfg.Check)
+}
+
+func sameFile(a, b File) bool {
+	return a.Source == b.Source && a.Level == b.Level && a.Min == b.Min && a.Max == b.Max
+}
+
+// learn decides whether another plan may do better after err; nil: it may.
+func (r *restorer) learn(ctx context.Context, job *Job, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	if verify, ok := errors.AsType[*VerifyError](err); ok {
+		if verify.Resumed && !r.resumed {
+			r.resumed = true
+			r.tell(err)
+			return nil
+		}
+		if found := job.verifyFiles(ctx); found != nil {
+			err = found
+		}
+	}
+	if damage, ok := errors.AsType[*DamageError](err); ok && !errors.Is(err, r.damage) {
+		r.bad, r.damage = append(r.bad, damage.File), damage
+		r.tell(err)
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		r.tell(err)
+		return nil
+	}
+	return err
+}
+
+func (r *restorer) tell(err error) {
+	if r.cfg.OnTrouble != nil {
+		r.cfg.OnTrouble(err)
+	}
+}
+
+// Points are the TXIDs that a catalog leads to: the first and the last of each
+// stretch without a gap.
+type Points struct{ First, Last ltx.TXID }
+
+// Stretches returns where every recorded point can be reached, in order. Between
+// two stretches files are missing.
+func (c *Catalog) Stretches() (all []Points) {
+	sorted := sortedByMin(c.Files)
+	for _, base := range slices.Backward(bases(sorted, ltx.TXID(1<<64-1))) {
+		if len(all) > 0 && base.Max <= all[len(all)-1].Last {
+			continue
+		}
+		all = append(all, Points{First: base.Max, Last: last(follow(sorted, base, ltx.TXID(1<<64-1)))})
+	}
+	return all
+}

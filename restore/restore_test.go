@@ -1,0 +1,560 @@
+package restore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/compactor"
+	"github.com/ltxstream/ltxstream/objstore"
+	"github.com/ltxstream/ltxstream/objstore/levels"
+	"github.com/ltxstream/ltxstream/objstore/mem"
+	"github.com/ltxstream/ltxstream/testenv"
+	"github.com/ltxstream/ltxstream/testenv/app"
+	"github.com/ltxstream/ltxstream/testenv/history"
+	"github.com/ltxstream/ltxstream/testenv/sqlconn"
+)
+
+// world is a history and an archive of it.
+type world struct {
+	h     *history.History
+	store *mem.Store
+	a     *levels.Archive
+}
+
+func newWorld(t *testing.T, cfg history.Config, n int) *world {
+	t.Helper()
+	w := &world{h: history.New(t, cfg), store: mem.New()}
+	w.a = levels.New(w.store, levels.Decimal)
+	w.h.Grow(t, n)
+	return w
+}
+
+// put archives a range at a level.
+func (w *world) put(t *testing.T, level levels.Level, lo, hi ltx.TXID) {
+	t.Helper()
+	var inputs []compactor.Input
+	for txid := lo; txid <= hi; txid++ {
+		inputs = append(inputs, compactor.Input{Name: fmt.Sprint(txid), Open: func(context.Context) (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(w.h.File(txid))), nil
+		}})
+	}
+	var buf bytes.Buffer
+	m, err := compactor.Merge(t.Context(), &buf, inputs, compactor.MergeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.a.Put(t.Context(), "app", levels.File{Level: level, Min: lo, Max: hi, Timestamp: m.Timestamp()}, &buf, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill archives everything: level 1 by random groups, level 2 over those, a
+// snapshot here and there. It returns the points that level 1 keeps.
+func (w *world) fill(t *testing.T, rng *rand.Rand) (points []ltx.TXID) {
+	t.Helper()
+	var group []ltx.TXID
+	begin := ltx.TXID(1)
+	for lo := ltx.TXID(1); lo <= w.h.Len(); {
+		hi := min(lo+ltx.TXID(rng.IntN(4)), w.h.Len())
+		w.put(t, levels.First, lo, hi)
+		points = append(points, hi)
+		if group = append(group, hi); len(group) == 5 {
+			w.put(t, 2, begin, hi)
+			if rng.IntN(2) == 0 {
+				w.put(t, levels.Snapshot, 1, hi)
+			}
+			group, begin = nil, hi+1
+		}
+		lo = hi + 1
+	}
+	return points
+}
+
+func (w *world) restore(t *testing.T, target Target, more ...Source) (string, *Job, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "out.db")
+	job, err := Restore(t.Context(), Config{Sources: append([]Source{Of(w.a, "app")}, more...), Target: target, Path: path, OnTrouble: func(err error) { t.Log(err) }})
+	if err == nil {
+		left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), ".*"))
+		if len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+	return path, job, err
+}
+
+// TestEveryPoint: each point that level 1 keeps, by TXID and by time, is what
+// the oracle recorded.
+func TestEveryPoint(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{512, 4096, 65536} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, history.Config{Seed: uint64(size), PageSize: size}, 60)
+			points := w.fill(t, rand.New(rand.NewPCG(uint64(size), 2)))
+			for _, txid := range points {
+				path, _, err := w.restore(t, Target{TXID: txid})
+				if err := errors.Join(err, w.h.Check(path, txid)); err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range []time.Duration{0, time.Millisecond, -time.Millisecond} {
+					when := w.h.State(txid).Time.Add(d)
+					want := newestPoint(w.h, points, when)
+					path, job, err := w.restore(t, Target{Time: when})
+					if want == 0 {
+						if _, ok := errors.AsType[*TimeError](err); !ok {
+							t.Fatalf("%s is before all points: %v", when, err)
+						}
+						continue
+					}
+					if err := errors.Join(err, w.h.Check(path, want)); err != nil {
+						t.Fatalf("at %s: %v", when, err)
+					}
+					if job.Time() > when.UnixMilli() {
+						t.Fatalf("asked for %s, got a state of %d", when, job.Time())
+					}
+				}
+			}
+			path, _, err := w.restore(t, Target{})
+			if err := errors.Join(err, w.h.Check(path, w.h.Len())); err != nil {
+				t.Fatal(err)
+			}
+			var answer string
+			if err := testenv.OpenDB(t, path, sqlconn.Options{}).QueryRow("PRAGMA integrity_check").Scan(&answer); err != nil || answer != "ok" {
+				t.Fatalf("integrity check: %q, %v", answer, err)
+			}
+		})
+	}
+}
+
+func newestPoint(h *history.History, points []ltx.TXID, when time.Time) (found ltx.TXID) {
+	for _, p := range points {
+		if !h.State(p).Time.After(when) {
+			found = p
+		}
+	}
+	return found
+}
+
+// TestTail: what the archive lacks still, a second source has.
+func TestTail(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 3}, 30)
+	w.put(t, levels.Snapshot, 1, 10)
+	w.put(t, levels.First, 11, 20)
+	tail := &world{h: w.h, store: mem.New()}
+	tail.a = levels.New(tail.store, levels.Decimal)
+	for txid := ltx.TXID(18); txid <= 30; txid++ {
+		tail.put(t, levels.Stream, txid, txid)
+	}
+	path, job, err := w.restore(t, Target{}, Of(tail.a, "app"))
+	if err := errors.Join(err, w.h.Check(path, 30)); err != nil {
+		t.Fatal(err)
+	}
+	if len(job.Plan) != 12 {
+		t.Errorf("plan %s", text(job.Plan))
+	}
+	path, _, err = w.restore(t, Target{Time: w.h.State(25).Time}, Of(tail.a, "app"))
+	if err := errors.Join(err, w.h.Check(path, w.h.At(w.h.State(25).Time).Pos.TXID)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// spoil changes a stored object.
+func (w *world) spoil(t *testing.T, f levels.File, change func([]byte) []byte) {
+	t.Helper()
+	key := w.a.Key("app", f)
+	b, err := objstore.ReadAll(t.Context(), w.store, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.Put(t.Context(), key, bytes.NewReader(change(bytes.Clone(b))), objstore.PutOptions{Timestamp: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDamageIsPassedOver: wherever the newest snapshot is damaged, an older one
+// and a longer chain lead to the same state; where nothing does, it is an error
+// and there is no output.
+func TestDamageIsPassedOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 4, PageSize: 1024, MaxBlob: 2000}, 20)
+	for txid := ltx.TXID(1); txid <= 20; txid++ {
+		w.put(t, levels.First, txid, txid)
+	}
+	w.put(t, levels.Snapshot, 1, 5)
+	rng := rand.New(rand.NewPCG(4, 4))
+	snapshot := levels.File{Level: levels.Snapshot, Min: 1, Max: 15}
+	for round := range 60 {
+		if err := w.a.Delete(t.Context(), "app", []levels.File{snapshot}); err != nil {
+			t.Fatal(err)
+		}
+		w.put(t, levels.Snapshot, 1, 15)
+		w.spoil(t, snapshot, func(b []byte) []byte {
+			switch round {
+			case 0:
+				return b[:len(b)-1]
+			case 1:
+				return append(b, 0)
+			case 2:
+				return nil
+			case 3:
+				return []byte("something else altogether")
+			}
+			b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+			return b
+		})
+		path, _, err := w.restore(t, Target{TXID: 18})
+		if err := errors.Join(err, w.h.Check(path, 18)); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+	// now the only way
+	last := levels.File{Level: levels.First, Min: 18, Max: 18}
+	w.spoil(t, last, func(b []byte) []byte { b[len(b)/2] ^= 0x40; b[ltx.HeaderSize+12] ^= 0xff; return b })
+	path, _, err := w.restore(t, Target{TXID: 18})
+	damage, ok := errors.AsType[*DamageError](err)
+	if !ok || damage.Key != w.a.Key("app", last) {
+		t.Fatalf("%v, want a DamageError about %s", err, w.a.Key("app", last))
+	}
+	if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestOtherHistory: files of two databases under one prefix never mix.
+func TestOtherHistory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 5}, 10)
+	other := &world{h: history.New(t, history.Config{Seed: 6}), store: w.store, a: w.a}
+	other.h.Grow(t, 10)
+	w.put(t, levels.Snapshot, 1, 5)
+	other.put(t, levels.First, 6, 7)
+	_, _, err := w.restore(t, Target{})
+	if _, ok := errors.AsType[*ChainError](err); !ok {
+		t.Fatalf("%v, want a ChainError", err)
+	}
+}
+
+// counting counts requests and bytes, and can fail at one of them.
+type counting struct {
+	objstore.Store
+	requests, bytes atomic.Int64
+	failAt          int64
+	err             error
+}
+
+func (c *counting) Get(ctx context.Context, key string, offset, size int64) (io.ReadCloser, error) {
+	if n := c.requests.Add(1); n == c.failAt {
+		return nil, c.err
+	}
+	c.bytes.Add(max(size, 0))
+	return c.Store.Get(ctx, key, offset, size)
+}
+
+// TestBytesFetched: not more than the winning pages and two per cent.
+func TestBytesFetched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 7, MaxBlob: 200_000}, 80)
+	w.put(t, levels.Snapshot, 1, 60)
+	for txid := ltx.TXID(61); txid <= 80; txid++ {
+		w.put(t, levels.First, txid, txid)
+	}
+	store := &counting{Store: w.store}
+	catalog, err := Read(t.Context(), Of(levels.New(store, levels.Decimal), "app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := catalog.Prepare(t.Context(), 80, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var winning int64
+	for _, s := range job.segments {
+		for _, e := range s.pages {
+			winning += e.Size
+		}
+	}
+	if limit := winning + winning/50; job.Bytes > limit {
+		t.Errorf("%d bytes to fetch, the pages have %d", job.Bytes, winning)
+	}
+	store.bytes.Store(0)
+	store.requests.Store(0)
+	path := filepath.Join(t.TempDir(), "out.db")
+	if err := job.Run(t.Context(), path, nil); err != nil {
+		t.Fatal(err)
+	}
+	if store.bytes.Load() != job.Bytes || store.requests.Load() != job.Requests {
+		t.Errorf("fetched %d bytes by %d requests, the plan said %d by %d", store.bytes.Load(), store.requests.Load(), job.Bytes, job.Requests)
+	}
+	if err := w.h.Check(path, 80); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestResume: cut short at each request in turn, the next run goes on and
+// fetches only the rest.
+func TestResume(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 8, MaxBlob: 100_000}, 60)
+	for txid := ltx.TXID(1); txid <= 60; txid++ {
+		w.put(t, levels.First, txid, txid)
+	}
+	broken := errors.New("the line broke")
+	path := filepath.Join(t.TempDir(), "out.db")
+	for round := int64(1); ; round++ {
+		store := &counting{Store: w.store}
+		catalog, err := Read(t.Context(), Of(levels.New(store, levels.Decimal), "app"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		job, err := catalog.Prepare(t.Context(), 60, Options{Parallelism: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if job.Requests < 10 {
+			t.Fatalf("only %d requests", job.Requests)
+		}
+		store.requests.Store(0)
+		store.failAt, store.err = 4, broken
+		err = job.Run(t.Context(), path, nil)
+		if err == nil {
+			if want := job.Requests - 3*(round-1); store.requests.Load() != want {
+				t.Errorf("the last run made %d requests, want %d", store.requests.Load(), want)
+			}
+			break
+		}
+		if !errors.Is(err, broken) {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Fatal("an unfinished output has the final name")
+		}
+	}
+	if err := w.h.Check(path, 60); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestResumeDistrusts: what lies there of an earlier run is verified, and begun
+// anew when it is wrong.
+func TestResumeDistrusts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 9}, 40)
+	for txid := ltx.TXID(1); txid <= 40; txid++ {
+		w.put(t, levels.First, txid, txid)
+	}
+	all := &counting{Store: w.store}
+	if _, err := Restore(t.Context(), Config{Sources: []Source{Of(levels.New(all, levels.Decimal), "app")}, Path: filepath.Join(t.TempDir(), "out.db")}); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(part, log string) error{
+		"page changed":   func(part, log string) error { return patch(part, 5000) },
+		"log of another": func(part, log string) error { return os.WriteFile(log, []byte("other\n1.\n2.\n"), 0o644) },
+		"log of garbage": func(part, log string) error { return os.WriteFile(log, []byte{0, 1, 2, '\n', '7'}, 0o644) },
+		"shorter":        func(part, log string) error { return os.Truncate(part, 1000) },
+		"nothing there":  func(part, log string) error { return os.Remove(part) },
+	} {
+		path := filepath.Join(t.TempDir(), "out.db")
+		store := &counting{Store: w.store, failAt: all.requests.Load() - 2, err: errors.New("broke")}
+		cfg := Config{Sources: []Source{Of(levels.New(store, levels.Decimal), "app")}, Path: path, Options: Options{Parallelism: 1}}
+		if _, err := Restore(t.Context(), cfg); !errors.Is(err, store.err) {
+			t.Fatal(err)
+		}
+		part, log := filepath.Join(filepath.Dir(path), ".out.db.restore"), filepath.Join(filepath.Dir(path), ".out.db.restore-log")
+		if err := spoil(part, log); err != nil {
+			t.Fatal(err)
+		}
+		store.failAt = 0
+		if _, err := Restore(t.Context(), cfg); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := w.h.Check(path, 40); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func patch(path string, at int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	var b [1]byte
+	_, err = f.ReadAt(b[:], at)
+	b[0] ^= 1
+	_, err2 := f.WriteAt(b[:], at)
+	return errors.Join(err, err2, f.Close())
+}
+
+func TestOutput(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 10}, 5)
+	w.put(t, levels.First, 1, 5)
+	dir := t.TempDir()
+	run := func(path string, force bool) error {
+		_, err := Restore(t.Context(), Config{Sources: []Source{Of(w.a, "app")}, Path: path, Force: force})
+		return err
+	}
+	there := filepath.Join(dir, "there.db")
+	db := testenv.OpenDB(t, there, sqlconn.WAL())
+	if _, err := db.Exec("CREATE TABLE t(x); INSERT INTO t VALUES (1)"); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		path  string
+		force bool
+		want  error
+	}{
+		"exists":             {there, false, ErrOutputExists},
+		"a directory":        {dir, true, ErrOutputDir},
+		"no directory":       {filepath.Join(dir, "no", "x.db"), false, ErrNoDir},
+		"file as directory":  {filepath.Join(there, "x.db"), false, ErrNoDir},
+		"wal of an old one":  {walOnly(t, dir), false, ErrOutputExists},
+		"forced over a -wal": {walOnly(t, dir), true, nil},
+	} {
+		if err := run(c.path, c.force); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+	if err := w.h.Check(filepath.Join(dir, "old.db"), 5); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "old.db-wal")); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the WAL of an older database is still there")
+	}
+}
+
+func walOnly(t *testing.T, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "old.db")
+	if err := os.WriteFile(path+"-wal", make([]byte, 5000), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestOutputInUse: a live database of another process is never replaced.
+func TestOutputInUse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 11}, 5)
+	w.put(t, levels.First, 1, 5)
+	path := filepath.Join(t.TempDir(), "live.db")
+	live := testenv.App(t, app.Config{Path: path, DB: sqlconn.WAL(), Rate: 10})
+	if _, err := live.WaitFor(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Restore(t.Context(), Config{Sources: []Source{Of(w.a, "app")}, Path: path, Force: true})
+	if !errors.Is(err, ErrOutputInUse) {
+		t.Fatalf("%v, want ErrOutputInUse", err)
+	}
+}
+
+// TestBusy: two restores of one output.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 12}, 5)
+	w.put(t, levels.First, 1, 5)
+	path := filepath.Join(t.TempDir(), "out.db")
+	inside := make(chan struct{})
+	release := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		_, err := Restore(t.Context(), Config{Sources: []Source{Of(w.a, "app")}, Path: path, Check: func(context.Context, string) error {
+			close(inside)
+			<-release
+			return nil
+		}})
+		done <- err
+	}()
+	<-inside
+	_, err := Restore(t.Context(), Config{Sources: []Source{Of(w.a, "app")}, Path: path})
+	if !errors.Is(err, ErrBusy) {
+		t.Errorf("%v, want ErrBusy", err)
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCheckFails: a database that the caller's check refuses never gets its
+// name.
+func TestCheckFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 13}, 5)
+	w.put(t, levels.First, 1, 5)
+	path := filepath.Join(t.TempDir(), "out.db")
+	bad := errors.New("not ok")
+	_, err := Restore(t.Context(), Config{Sources: []Source{Of(w.a, "app")}, Path: path, Check: func(context.Context, string) error { return bad }})
+	if !errors.Is(err, bad) {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestVanishingFiles: what retention deletes between listing and reading is
+// found elsewhere.
+func TestVanishingFiles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 14}, 20)
+	for txid := ltx.TXID(1); txid <= 20; txid++ {
+		w.put(t, levels.First, txid, txid)
+	}
+	plans := 0
+	path := filepath.Join(t.TempDir(), "out.db")
+	_, err := Restore(t.Context(), Config{Sources: []Source{Of(w.a, "app")}, Path: path, OnPlan: func(*Job) error {
+		if plans++; plans == 1 {
+			w.put(t, levels.Snapshot, 1, 15)
+			for txid := ltx.TXID(1); txid <= 15; txid++ {
+				if err := w.a.Delete(t.Context(), "app", []levels.File{{Level: levels.First, Min: txid, Max: txid}}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}})
+	if err := errors.Join(err, w.h.Check(path, 20)); err != nil || plans != 2 {
+		t.Fatalf("%d plans: %v", plans, err)
+	}
+}
+
+func TestStretches(t *testing.T) {
+	t.Parallel()
+	c := &Catalog{Files: at("9:1-4", "1:5-6", "1:8-9", "9:1-12", "1:13-20", "9:1-16")}
+	want := []Points{{4, 6}, {12, 20}}
+	if got := c.Stretches(); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestWithoutChecksums: files of Litestream, which bear no checksum of the
+// database: each is verified whole.
+func TestWithoutChecksums(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 15, NoChecksums: true}, 20)
+	w.put(t, levels.Snapshot, 1, 10)
+	w.put(t, levels.First, 11, 20)
+	path, _, err := w.restore(t, Target{})
+	if err := errors.Join(err, w.h.Check(path, 20)); err != nil {
+		t.Fatal(err)
+	}
+	w.spoil(t, levels.File{Level: levels.First, Min: 11, Max: 20}, func(b []byte) []byte { b[len(b)-ltx.TrailerSize-30] ^= 4; return b })
+	if _, _, err = w.restore(t, Target{}); err == nil {
+		t.Fatal("damage without a checksum of the database went unseen")
+	}
+}

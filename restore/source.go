@@ -1,0 +1,130 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/objstore/levels"
+)
+
+// Source has LTX files of one database. Its methods are safe for concurrent
+// use.
+type Source interface {
+	// List returns all files, in any order.
+	List(ctx context.Context) ([]levels.File, error)
+	// Before returns how many of files, of one level in TXID order, are at or
+	// before a time.
+	Before(ctx context.Context, files []levels.File, t time.Time) (int, error)
+	// Open reads a part of a file; see [levels.Archive.Open].
+	Open(ctx context.Context, f levels.File, offset, size int64) (io.ReadCloser, error)
+	// Key names a file for people.
+	Key(f levels.File) string
+}
+
+// Of is the Source that is one database of an archive.
+func Of(a *levels.Archive, db string) Source { return archived{a: a, db: db} }
+
+type archived struct {
+	a  *levels.Archive
+	db string
+}
+
+func (s archived) List(ctx context.Context) ([]levels.File, error) {
+	var all []levels.File
+	for level := levels.Stream; level <= levels.Snapshot; level++ {
+		for f, err := range s.a.Files(ctx, s.db, level, 0) {
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, f)
+		}
+	}
+	return all, nil
+}
+
+func (s archived) Before(ctx context.Context, files []levels.File, t time.Time) (int, error) {
+	return s.a.Before(ctx, s.db, files, t)
+}
+
+func (s archived) Open(ctx context.Context, f levels.File, offset, size int64) (io.ReadCloser, error) {
+	return s.a.Open(ctx, s.db, f, offset, size)
+}
+
+func (s archived) Key(f levels.File) string { return s.a.Key(s.db, f) }
+
+// Target is the point to restore: a TXID, the last point at or before a time,
+// or, when both are zero, the newest one.
+type Target struct {
+	TXID ltx.TXID
+	Time time.Time
+}
+
+// Catalog is what the sources had when they were asked.
+type Catalog struct {
+	Sources []Source
+	Files   []File
+}
+
+// Read lists all sources: one request or more for each level that there could
+// be.
+func Read(ctx context.Context, sources ...Source) (*Catalog, error) {
+	c := &Catalog{Sources: sources}
+	for i, s := range sources {
+		files, err := s.List(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list files: %w", err)
+		}
+		for _, f := range files {
+			c.Files = append(c.Files, File{File: f, Source: i})
+		}
+	}
+	return c, nil
+}
+
+// TimeError says that nothing is as old as a time.
+type TimeError struct {
+	Time  time.Time
+	First ltx.TXID // the oldest point
+}
+
+func (e *TimeError) Error() string {
+	return fmt.Sprintf("there is nothing from before %s; the first point is TXID %s", e.Time.Format(time.RFC3339), e.First)
+}
+
+// Resolve returns the TXID of a target. For a time it asks the sources for O(log
+// n) timestamps of each level.
+func (c *Catalog) Resolve(ctx context.Context, target Target) (ltx.TXID, error) {
+	switch {
+	case len(c.Files) == 0:
+		return 0, &PlanError{}
+	case target.TXID != 0 && !target.Time.IsZero():
+		return 0, errors.New("a target is a TXID or a time, not both")
+	case target.TXID != 0:
+		return target.TXID, nil
+	case target.Time.IsZero():
+		return Newest(c.Files), nil
+	}
+	var newest ltx.TXID
+	for _, group := range c.byLevel() {
+		files := make([]levels.File, len(group))
+		for i, f := range group {
+			files[i] = f.File
+		}
+		n, err := c.Sources[group[0].Source].Before(ctx, files, target.Time)
+		if err != nil {
+			return 0, err
+		}
+		if n > 0 {
+			newest = max(newest, files[n-1].Max)
+		}
+	}
+	if newest == 0 {
+		return 0, &TimeError{Time: target.Time, First: nextPoint(sortedByMin(c.Files), 0)}
+	}
+	return newest, nil
+}
