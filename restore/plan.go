@@ -111,29 +111,9 @@ func bases(files []File, to ltx.TXID) (found []File) {
 	return slices.CompactFunc(found, func(a, b File) bool { return a.Max == b.Max && a.Source == b.Source && a.Level == b.Level })
 }
 
-// follow goes from base as far towards to as files lead, by the fewest: of those
-// that begin in time always the one that ends last.
+// follow goes from base as far towards to as files lead.
 func follow(sorted []File, base File, to ltx.TXID) []File {
-	chain := []File{base}
-	var best File
-	for _, f := range sorted {
-		if f.Max > to || f.IsBase() {
-			continue
-		}
-		for f.Min > last(chain)+1 && best.Max > last(chain) {
-			chain = append(chain, best)
-		}
-		if f.Min > last(chain)+1 {
-			break
-		}
-		if f.Max > best.Max {
-			best = f
-		}
-	}
-	if best.Max > last(chain) {
-		chain = append(chain, best)
-	}
-	return chain
+	return append([]File{base}, levels.Cover(sorted, func(f File) levels.File { return f.File }, base.Max, to)...)
 }
 
 // nextPoint is the first point behind a TXID that can be reached.

@@ -1,0 +1,201 @@
+package compactor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/objstore/levels"
+)
+
+// Config of a Compactor. Archive and DB are required; zero values of the rest
+// mean the documented defaults.
+type Config struct {
+	Archive  *levels.Archive
+	DB       string
+	Schedule Schedule // default DefaultSchedule
+	Policy   Policy   // default: everything is kept
+	// NoChecksums leaves the database checksums out of what is written.
+	NoChecksums bool
+	SpillDir    string       // default os.TempDir
+	Logger      *slog.Logger // default slog.Default()
+	Metrics     Observer     // nil: none
+}
+
+// Observer is told what a Compactor does, for metrics.
+type Observer interface {
+	Stored(level levels.Level, f levels.File, took time.Duration)
+	Deleted(files []levels.File)
+	Damaged(err error)
+}
+
+// Compactor keeps the archive of one database in order: it is the only writer
+// of it. Its methods belong to one goroutine.
+type Compactor struct {
+	cfg      Config
+	log      *slog.Logger
+	inv      *Inventory
+	verified map[ltx.TXID]bool // snapshots that were read back, by their Max
+	pruned   time.Time
+	lost     error    // damage that no chain leads around
+	lostAt   ltx.TXID // … and behind which a snapshot would begin anew
+}
+
+// New returns a Compactor that knows what the archive holds: it lists it once.
+func New(ctx context.Context, cfg Config) (*Compactor, error) {
+	if cfg.Schedule.Snapshot == 0 && cfg.Schedule.Windows == nil {
+		cfg.Schedule = DefaultSchedule
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if n := len(cfg.Schedule.Windows); n > 7 {
+		return nil, fmt.Errorf("new compactor: %d levels above the first, want at most 7", n)
+	}
+	inv, err := ReadInventory(ctx, cfg.Archive, cfg.DB)
+	if err != nil {
+		return nil, fmt.Errorf("new compactor: %w", err)
+	}
+	return &Compactor{cfg: cfg, log: cfg.Logger, inv: inv, verified: map[ltx.TXID]bool{}}, nil
+}
+
+// Inventory is what the archive holds.
+func (c *Compactor) Inventory() *Inventory { return c.inv }
+
+// Lost is set while damage stands in the way to the newest point, and says what
+// it is: a new whole file of the database ends it (see [Compactor.StoreBase]).
+func (c *Compactor) Lost() error { return c.lost }
+
+// StoreFirst merges what came from the stream into the next file of level 1.
+func (c *Compactor) StoreFirst(ctx context.Context, inputs []Input, total int64) (levels.File, Merged, error) {
+	return c.store(ctx, levels.First, inputs, total)
+}
+
+// StoreBase makes a snapshot of files of which the first holds every page.
+func (c *Compactor) StoreBase(ctx context.Context, inputs []Input, total int64) (levels.File, Merged, error) {
+	return c.store(ctx, levels.Snapshot, inputs, total)
+}
+
+func (c *Compactor) store(ctx context.Context, level levels.Level, inputs []Input, total int64) (levels.File, Merged, error) {
+	begin := time.Now()
+	f, m, err := Store(ctx, StoreConfig{
+		Archive: c.cfg.Archive, DB: c.cfg.DB,
+		MergeOptions: MergeOptions{NoChecksums: c.cfg.NoChecksums, SpillDir: c.cfg.SpillDir},
+	}, level, inputs, total)
+	if err != nil {
+		return f, m, err
+	}
+	c.inv.Add(f)
+	if level == levels.Snapshot {
+		c.verified[f.Max] = true
+		if f.Max >= c.lostAt {
+			c.lost, c.lostAt = nil, 0
+		}
+	}
+	took := time.Since(begin)
+	c.log.Debug("file stored", "level", int(level), "min", f.Min, "max", f.Max, "bytes", f.Size, "took", took)
+	if c.cfg.Metrics != nil {
+		c.cfg.Metrics.Stored(level, f, took)
+	}
+	return f, m, nil
+}
+
+// Step does the next thing that is due at a time, and reports whether there was
+// one: call it until it says no. What it did not finish because of an error or
+// the end of ctx is done by a later Step.
+func (c *Compactor) Step(ctx context.Context, now time.Time) (did bool, err error) {
+	for level := levels.First + 1; level <= c.cfg.Schedule.Top(); level++ {
+		if files := Pick(c.inv, level, c.cfg.Schedule, now); files != nil {
+			return true, c.merge(ctx, level, files)
+		}
+	}
+	if files := PickSnapshot(c.inv, c.cfg.Schedule, now); files != nil {
+		return true, c.merge(ctx, levels.Snapshot, files)
+	}
+	if now.Sub(c.pruned) >= pruneEvery {
+		c.pruned = now
+		_, err := c.Prune(ctx, now)
+		return false, err
+	}
+	return false, nil
+}
+
+// pruneEvery is how often a policy is asked.
+const pruneEvery = 5 * time.Minute
+
+// merge makes one file. An input that is damaged is read once more, and then
+// passed over for good: the archive goes on without it.
+func (c *Compactor) merge(ctx context.Context, level levels.Level, files []levels.File) error {
+	inputs, total := Inputs(c.cfg.Archive, c.cfg.DB, files)
+	_, _, err := c.store(ctx, level, inputs, total)
+	fault, ok := errors.AsType[*InputError](err)
+	if !ok || ctx.Err() != nil || !broken(err) {
+		return wrapped(level, err)
+	}
+	c.log.Warn("archive file cannot be used, reading it again", "file", fault.Name, "err", err)
+	if _, _, err = c.store(ctx, level, inputs, total); err == nil {
+		return nil
+	}
+	if fault, ok = errors.AsType[*InputError](err); !ok || ctx.Err() != nil || !broken(err) {
+		return wrapped(level, err)
+	}
+	c.passOver(files[fault.Index], err)
+	return nil
+}
+
+func wrapped(level levels.Level, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("make a file of level %d: %w", level, err)
+}
+
+// passOver leaves a damaged file out of everything that is made from now on. It
+// stays in the archive, for people to look at.
+func (c *Compactor) passOver(f levels.File, err error) {
+	c.log.Error("archive file is damaged, going on without it", "file", c.cfg.Archive.Key(c.cfg.DB, f), "err", err)
+	c.inv.Remove([]levels.File{f})
+	if c.cfg.Metrics != nil {
+		c.cfg.Metrics.Damaged(err)
+	}
+	if f.Level == levels.First {
+		c.lost, c.lostAt = err, f.Max // of the other levels, the files below are there still
+	}
+}
+
+// Prune deletes what the policy does not keep, the oldest first, once the
+// snapshot that it rests on is known to be whole.
+func (c *Compactor) Prune(ctx context.Context, now time.Time) (Verdict, error) {
+	v := Keep(c.inv, c.cfg.Policy, now)
+	if len(v.Delete) == 0 {
+		return v, nil
+	}
+	if !c.verified[v.Anchor.Max] {
+		if _, err := Inspect(ctx, c.cfg.Archive, c.cfg.DB, v.Anchor); err != nil {
+			if broken(err) {
+				c.passOver(v.Anchor, err)
+			}
+			return v, fmt.Errorf("prune: verify the snapshot that deletions rest on: %w", err)
+		}
+		c.verified[v.Anchor.Max] = true
+	}
+	for len(v.Delete) > 0 {
+		batch := v.Delete[:min(len(v.Delete), deleteBatch)]
+		if err := c.cfg.Archive.Delete(ctx, c.cfg.DB, batch); err != nil {
+			return v, fmt.Errorf("prune: %w", err)
+		}
+		c.inv.Remove(batch)
+		c.log.Info("old archive files deleted", "files", len(batch), "covered_by", v.Anchor.Name())
+		if c.cfg.Metrics != nil {
+			c.cfg.Metrics.Deleted(batch)
+		}
+		v.Delete = v.Delete[len(batch):]
+	}
+	return v, nil
+}
+
+const deleteBatch = 1000

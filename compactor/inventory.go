@@ -1,0 +1,106 @@
+package compactor
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/objstore/levels"
+)
+
+// Inventory is what one database has in an archive, as far as its only writer
+// knows: read once, kept up by what is written and deleted since, so that a
+// steady state needs no listing. It belongs to one goroutine.
+type Inventory struct {
+	files map[levels.Level][]levels.File // sorted by Min, then Max
+}
+
+// ReadInventory lists levels 1 to 9, and finds out the timestamps that are
+// needed to go on: those of snapshots, and of files that their next level does
+// not cover yet.
+func ReadInventory(ctx context.Context, a *levels.Archive, db string) (*Inventory, error) {
+	inv := &Inventory{files: map[levels.Level][]levels.File{}}
+	for level := levels.First; level <= levels.Snapshot; level++ {
+		for f, err := range a.Files(ctx, db, level, 0) {
+			if err != nil {
+				return nil, err
+			}
+			inv.Add(f)
+		}
+	}
+	for level, files := range inv.files {
+		covered := inv.Max(level + 1)
+		for i := range files {
+			if level != levels.Snapshot && files[i].Max <= covered && level+1 != levels.Snapshot {
+				continue
+			}
+			f, err := a.Stamped(ctx, db, files[i])
+			if err != nil {
+				return nil, fmt.Errorf("read inventory: %w", err)
+			}
+			files[i] = f
+		}
+	}
+	return inv, nil
+}
+
+func compareFiles(a, b levels.File) int {
+	return cmp.Or(cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max))
+}
+
+// Add notes a file that was written.
+func (inv *Inventory) Add(f levels.File) {
+	if inv.files == nil {
+		inv.files = map[levels.Level][]levels.File{}
+	}
+	files := inv.files[f.Level]
+	i, found := slices.BinarySearchFunc(files, f, compareFiles)
+	if found {
+		files[i] = f
+		return
+	}
+	inv.files[f.Level] = slices.Insert(files, i, f)
+}
+
+// Remove notes files that were deleted.
+func (inv *Inventory) Remove(gone []levels.File) {
+	for _, f := range gone {
+		files := inv.files[f.Level]
+		if i, found := slices.BinarySearchFunc(files, f, compareFiles); found {
+			inv.files[f.Level] = slices.Delete(files, i, i+1)
+		}
+	}
+}
+
+// Level returns the files of a level by Min; the caller does not change them.
+func (inv *Inventory) Level(level levels.Level) []levels.File { return inv.files[level] }
+
+// Max is the last TXID of a level, 0: it has no files.
+func (inv *Inventory) Max(level levels.Level) (last ltx.TXID) {
+	if files := inv.files[level]; len(files) > 0 {
+		last = files[len(files)-1].Max
+	}
+	return last
+}
+
+// End is the newest file of all: where the archive ends.
+func (inv *Inventory) End() (end levels.File) {
+	for _, level := range []levels.Level{levels.First, levels.Snapshot} {
+		if files := inv.files[level]; len(files) > 0 && files[len(files)-1].Max > end.Max {
+			end = files[len(files)-1]
+		}
+	}
+	return end
+}
+
+// all returns every file by Min.
+func (inv *Inventory) all() (all []levels.File) {
+	for _, files := range inv.files {
+		all = append(all, files...)
+	}
+	slices.SortFunc(all, func(a, b levels.File) int { return cmp.Or(compareFiles(a, b), cmp.Compare(a.Level, b.Level)) })
+	return all
+}

@@ -1,0 +1,91 @@
+package compactor
+
+import (
+	"slices"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/objstore/levels"
+)
+
+// Schedule says when files move up.
+type Schedule struct {
+	// Windows are the lengths of the levels above the first, level 2 first: a
+	// file of such a level holds what happened in one window of that length,
+	// counted from the Unix epoch. At most seven.
+	Windows []time.Duration
+	// Snapshot is how long a snapshot is the newest one while there is
+	// something behind it.
+	Snapshot time.Duration
+}
+
+// DefaultSchedule is 5 minutes, an hour, and a snapshot every day.
+var DefaultSchedule = Schedule{Windows: []time.Duration{5 * time.Minute, time.Hour}, Snapshot: 24 * time.Hour}
+
+// Top is the highest level below the snapshots.
+func (s Schedule) Top() levels.Level { return levels.First + levels.Level(len(s.Windows)) }
+
+// window returns the length of a level's windows.
+func (s Schedule) window(level levels.Level) time.Duration { return s.Windows[level-levels.First-1] }
+
+// Pick returns the files of the level below that make the next file of a level,
+// nil: it is not time yet. They follow one another without a gap, fall into one
+// window, and that window is over, by the clock or because a file of a later one
+// is there. What is picked depends on the files alone, so that two writers of one
+// archive make the same files.
+func Pick(inv *Inventory, level levels.Level, s Schedule, now time.Time) []levels.File {
+	below := inv.Level(level - 1)
+	begin, _ := slices.BinarySearchFunc(below, inv.Max(level)+1, func(f levels.File, txid ltx.TXID) int {
+		if f.Min < txid {
+			return -1
+		}
+		return 1
+	})
+	below = below[begin:]
+	if len(below) == 0 {
+		return nil
+	}
+	length := s.window(level)
+	window := below[0].Timestamp.Truncate(length)
+	end := 1
+	for end < len(below) && below[end].Min == below[end-1].Max+1 && below[end].Timestamp.Truncate(length).Equal(window) {
+		end++
+	}
+	if end == len(below) && now.Before(window.Add(length)) {
+		return nil
+	}
+	return below[:end:end]
+}
+
+// PickSnapshot returns the files that make the next snapshot, the base first,
+// nil: it is not time yet. The first snapshot is due as soon as there is a base.
+func PickSnapshot(inv *Inventory, s Schedule, now time.Time) []levels.File {
+	newest := inv.newestSnapshot()
+	if newest.Max > 0 && now.Sub(newest.Timestamp) < s.Snapshot {
+		return nil
+	}
+	files := inv.all()
+	var chain []levels.File
+	for _, f := range files {
+		if f.IsBase() && (chain == nil || f.Max > chain[0].Max || f.Max == chain[0].Max && f.Level == levels.Snapshot) {
+			chain = []levels.File{f}
+		}
+	}
+	if chain == nil {
+		return nil
+	}
+	chain = append(chain, levels.Cover(files, func(f levels.File) levels.File { return f }, chain[0].Max, inv.Max(levels.First))...)
+	if chain[len(chain)-1].Max <= newest.Max {
+		return nil
+	}
+	return chain
+}
+
+// newestSnapshot is the one that ends last; zero: there is none.
+func (inv *Inventory) newestSnapshot() (newest levels.File) {
+	if s := inv.Level(levels.Snapshot); len(s) > 0 {
+		newest = s[len(s)-1]
+	}
+	return newest
+}
