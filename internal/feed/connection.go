@@ -16,7 +16,6 @@ const (
 	maxAckPending     = 65536
 	ackWait           = 10 * time.Minute // redelivery is not relied on: we reset
 	pullMessages      = 1000
-	pullBytes         = 16 << 20
 	pullExpiry        = 5 * time.Second
 	pullHeartbeat     = time.Second
 
@@ -70,7 +69,7 @@ func (f *Feed) connect(ctx context.Context) error {
 	if _, err := f.cfg.JS.ResetConsumerToSequence(ctx, f.cfg.Stream.Name(), f.cfg.Durable, f.seq+1); err != nil {
 		return fmt.Errorf("reset consumer %s to %d: %w", f.cfg.Durable, f.seq+1, f.explain("CONSUMER.RESET."+f.cfg.Stream.Name(), err))
 	}
-	amount := jetstream.PullMessagesOpt(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, max(pullBytes, 2*int(f.nc.MaxPayload()))))
+	amount := jetstream.PullMessagesOpt(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, max(f.cfg.Buffer, 2*int(f.nc.MaxPayload()))))
 	if f.lag {
 		amount = jetstream.PullMaxMessages(lagPull)
 	}

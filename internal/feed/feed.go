@@ -21,6 +21,9 @@ import (
 // memory; larger ones are joined in SpoolDir.
 const DefaultMemoryLimit = 16 << 20
 
+// DefaultBuffer is how many bytes of messages wait unread.
+const DefaultBuffer = 16 << 20
+
 // Config of a Feed. All fields without a default are required.
 type Config struct {
 	Stream  *stream.Stream
@@ -36,6 +39,13 @@ type Config struct {
 	// end, verifies it before it uses any of it, and calls Refuse if it is not
 	// whole. Other files are verified before they are handed out.
 	Incoming bool
+	// Oldest makes a zero position begin at the oldest file of the stream, if that
+	// is a full one, and not at the newest full file: for a caller that wants all
+	// that there is.
+	Oldest bool
+	// Buffer is how many bytes of messages may wait unread in this process,
+	// default DefaultBuffer; at least twice the largest message.
+	Buffer int
 	// Writer is whose files the caller's position came from, as Feed.Writer
 	// told it; empty: not known. It tells a stream that lost its tail from a
 	// history that began anew.
@@ -109,6 +119,9 @@ type origin struct {
 func New(cfg Config) (*Feed, error) {
 	if cfg.MemoryLimit <= 0 {
 		cfg.MemoryLimit = DefaultMemoryLimit
+	}
+	if cfg.Buffer <= 0 {
+		cfg.Buffer = DefaultBuffer
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

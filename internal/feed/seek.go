@@ -171,7 +171,10 @@ func (f *Feed) locateBase(ctx context.Context) error {
 	if head.Data == nil {
 		return ErrNoBase
 	}
-	first, err := f.baseByHint(ctx, head.Data)
+	first, err := f.oldestBase(ctx)
+	if err == nil && first == 0 {
+		first, err = f.baseByHint(ctx, head.Data)
+	}
 	if err == nil && first == 0 {
 		first, err = f.baseByScan(ctx)
 	}
@@ -183,6 +186,19 @@ func (f *Feed) locateBase(ctx context.Context) error {
 	}
 	f.seq = first - 1
 	return nil
+}
+
+// oldestBase returns the sequence of the stream's first file, if it is wanted
+// (Config.Oldest) and a full one; else 0.
+func (f *Feed) oldestBase(ctx context.Context) (uint64, error) {
+	if !f.cfg.Oldest {
+		return 0, nil
+	}
+	m, err := f.cfg.Stream.FirstData(ctx, f.cfg.DB)
+	if err != nil || m == nil || !m.Meta.Full || m.Meta.Part != 1 || f.badBases[m.Seq] {
+		return 0, err
+	}
+	return m.Seq, nil
 }
 
 // baseByHint follows tail's hint, and the hint of a base that was found to be

@@ -24,11 +24,14 @@ type Scanner struct {
 	tail   Sum // over what follows the pages
 }
 
-const windowSize = 256 << 10 // more than one frame of any size
+const (
+	windowSize  = 256 << 10 // more than one frame of any size
+	firstWindow = 4 << 10   // many small files are merged at once
+)
 
 // NewScanner reads the header of a file.
 func NewScanner(r io.Reader) (*Scanner, error) {
-	s := &Scanner{r: r, buf: make([]byte, windowSize)}
+	s := &Scanner{r: r, buf: make([]byte, firstWindow)}
 	b, err := s.peek(ltx.HeaderSize)
 	if err != nil {
 		return nil, err
@@ -52,8 +55,7 @@ func (s *Scanner) HeaderBytes() []byte { return s.raw[:] }
 // peek returns the next n bytes, unread still, valid until the next call.
 func (s *Scanner) peek(n int) ([]byte, error) {
 	if s.wr-s.rd < n {
-		s.wr = copy(s.buf, s.buf[s.rd:s.wr])
-		s.rd = 0
+		s.refill(n)
 		m, err := io.ReadAtLeast(s.r, s.buf[s.wr:], n-s.wr)
 		s.wr += m
 		s.off += int64(m)
@@ -65,6 +67,17 @@ func (s *Scanner) peek(n int) ([]byte, error) {
 		}
 	}
 	return s.buf[s.rd : s.rd+n], nil
+}
+
+// refill makes room for n unread bytes at least: a window that was used up once
+// is doubled.
+func (s *Scanner) refill(n int) {
+	buf := s.buf
+	if n > len(buf) || s.wr == len(buf) && len(buf) < windowSize {
+		buf = make([]byte, min(max(2*len(buf), n), max(windowSize, n)))
+	}
+	s.wr = copy(buf, s.buf[s.rd:s.wr])
+	s.buf, s.rd = buf, 0
 }
 
 // at is the offset in the file of the next unread byte.
