@@ -45,7 +45,7 @@ var imports = map[string][]string{
 	// roles
 	"publisher":  {"wire", "internal/capture", "internal/stream"},
 	"subscriber": {"wire", "internal/feed", "internal/stream", "replica"},
-	"archiver":   {"wire", "internal/feed", "internal/stream", "objstore", "objstore/levels", "compactor"},
+	"archiver":   {"wire", "internal/feed", "internal/ltxfile", "internal/stream", "objstore", "objstore/levels", "compactor"},
 	"restore":    {"internal/ltxfile", "objstore/levels"},
 
 	// commands, and what only tests use

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -34,15 +36,20 @@ type Observer interface {
 }
 
 // Compactor keeps the archive of one database in order: it is the only writer
-// of it. Its methods belong to one goroutine.
+// of it. One goroutine may store what is new (StoreFirst, StoreBase) while
+// another keeps order (Step, Prune).
 type Compactor struct {
-	cfg      Config
-	log      *slog.Logger
-	inv      *Inventory
-	verified map[ltx.TXID]bool // snapshots that were read back, by their Max
-	pruned   time.Time
-	lost     error    // damage that no chain leads around
-	lostAt   ltx.TXID // … and behind which a snapshot would begin anew
+	cfg    Config
+	log    *slog.Logger
+	pruned time.Time // by Step
+
+	mu struct {
+		sync.Mutex
+		inv      *Inventory
+		verified map[ltx.TXID]bool // snapshots that were read back, by their Max
+		lost     error             // damage that no chain leads around
+		lostAt   ltx.TXID          // … and behind which a snapshot would begin anew
+	}
 }
 
 // New returns a Compactor that knows what the archive holds: it lists it once.
@@ -60,15 +67,32 @@ func New(ctx context.Context, cfg Config) (*Compactor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new compactor: %w", err)
 	}
-	return &Compactor{cfg: cfg, log: cfg.Logger, inv: inv, verified: map[ltx.TXID]bool{}}, nil
+	c := &Compactor{cfg: cfg, log: cfg.Logger}
+	c.mu.inv, c.mu.verified = inv, map[ltx.TXID]bool{}
+	return c, nil
 }
 
-// Inventory is what the archive holds.
-func (c *Compactor) Inventory() *Inventory { return c.inv }
+// Inventory returns a copy of what the archive holds.
+func (c *Compactor) Inventory() *Inventory {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.inv.clone()
+}
+
+// End is the newest file of the archive.
+func (c *Compactor) End() levels.File {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.inv.End()
+}
 
 // Lost is set while damage stands in the way to the newest point, and says what
 // it is: a new whole file of the database ends it (see [Compactor.StoreBase]).
-func (c *Compactor) Lost() error { return c.lost }
+func (c *Compactor) Lost() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.lost
+}
 
 // StoreFirst merges what came from the stream into the next file of level 1.
 func (c *Compactor) StoreFirst(ctx context.Context, inputs []Input, total int64) (levels.File, Merged, error) {
@@ -89,13 +113,7 @@ func (c *Compactor) store(ctx context.Context, level levels.Level, inputs []Inpu
 	if err != nil {
 		return f, m, err
 	}
-	c.inv.Add(f)
-	if level == levels.Snapshot {
-		c.verified[f.Max] = true
-		if f.Max >= c.lostAt {
-			c.lost, c.lostAt = nil, 0
-		}
-	}
+	c.stored(f)
 	took := time.Since(begin)
 	c.log.Debug("file stored", "level", int(level), "min", f.Min, "max", f.Max, "bytes", f.Size, "took", took)
 	if c.cfg.Metrics != nil {
@@ -104,17 +122,25 @@ func (c *Compactor) store(ctx context.Context, level levels.Level, inputs []Inpu
 	return f, m, nil
 }
 
+func (c *Compactor) stored(f levels.File) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.inv.Add(f)
+	if f.Level != levels.Snapshot {
+		return
+	}
+	c.mu.verified[f.Max] = true
+	if f.Max >= c.mu.lostAt {
+		c.mu.lost, c.mu.lostAt = nil, 0
+	}
+}
+
 // Step does the next thing that is due at a time, and reports whether there was
 // one: call it until it says no. What it did not finish because of an error or
 // the end of ctx is done by a later Step.
 func (c *Compactor) Step(ctx context.Context, now time.Time) (did bool, err error) {
-	for level := levels.First + 1; level <= c.cfg.Schedule.Top(); level++ {
-		if files := Pick(c.inv, level, c.cfg.Schedule, now); files != nil {
-			return true, c.merge(ctx, level, files)
-		}
-	}
-	if files := PickSnapshot(c.inv, c.cfg.Schedule, now); files != nil {
-		return true, c.merge(ctx, levels.Snapshot, files)
+	if level, files := c.due(now); files != nil {
+		return true, c.merge(ctx, level, files)
 	}
 	if now.Sub(c.pruned) >= pruneEvery {
 		c.pruned = now
@@ -122,6 +148,18 @@ func (c *Compactor) Step(ctx context.Context, now time.Time) (did bool, err erro
 		return false, err
 	}
 	return false, nil
+}
+
+// due returns the next file to make, and of what.
+func (c *Compactor) due(now time.Time) (levels.Level, []levels.File) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for level := levels.First + 1; level <= c.cfg.Schedule.Top(); level++ {
+		if files := Pick(c.mu.inv, level, c.cfg.Schedule, now); files != nil {
+			return level, slices.Clone(files)
+		}
+	}
+	return levels.Snapshot, PickSnapshot(c.mu.inv, c.cfg.Schedule, now)
 }
 
 // pruneEvery is how often a policy is asked.
@@ -158,37 +196,46 @@ func wrapped(level levels.Level, err error) error {
 // stays in the archive, for people to look at.
 func (c *Compactor) passOver(f levels.File, err error) {
 	c.log.Error("archive file is damaged, going on without it", "file", c.cfg.Archive.Key(c.cfg.DB, f), "err", err)
-	c.inv.Remove([]levels.File{f})
 	if c.cfg.Metrics != nil {
 		c.cfg.Metrics.Damaged(err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.inv.Remove([]levels.File{f})
 	if f.Level == levels.First {
-		c.lost, c.lostAt = err, f.Max // of the other levels, the files below are there still
+		c.mu.lost, c.mu.lostAt = err, f.Max // of the other levels, the files below are there still
 	}
 }
 
 // Prune deletes what the policy does not keep, the oldest first, once the
 // snapshot that it rests on is known to be whole.
 func (c *Compactor) Prune(ctx context.Context, now time.Time) (Verdict, error) {
-	v := Keep(c.inv, c.cfg.Policy, now)
+	c.mu.Lock()
+	v := Keep(c.mu.inv, c.cfg.Policy, now)
+	verified := c.mu.verified[v.Anchor.Max]
+	c.mu.Unlock()
 	if len(v.Delete) == 0 {
 		return v, nil
 	}
-	if !c.verified[v.Anchor.Max] {
+	if !verified {
 		if _, err := Inspect(ctx, c.cfg.Archive, c.cfg.DB, v.Anchor); err != nil {
 			if broken(err) {
 				c.passOver(v.Anchor, err)
 			}
 			return v, fmt.Errorf("prune: verify the snapshot that deletions rest on: %w", err)
 		}
-		c.verified[v.Anchor.Max] = true
+		c.mu.Lock()
+		c.mu.verified[v.Anchor.Max] = true
+		c.mu.Unlock()
 	}
 	for len(v.Delete) > 0 {
 		batch := v.Delete[:min(len(v.Delete), deleteBatch)]
 		if err := c.cfg.Archive.Delete(ctx, c.cfg.DB, batch); err != nil {
 			return v, fmt.Errorf("prune: %w", err)
 		}
-		c.inv.Remove(batch)
+		c.mu.Lock()
+		c.mu.inv.Remove(batch)
+		c.mu.Unlock()
 		c.log.Info("old archive files deleted", "files", len(batch), "covered_by", v.Anchor.Name())
 		if c.cfg.Metrics != nil {
 			c.cfg.Metrics.Deleted(batch)

@@ -75,25 +75,37 @@ func (inv *Inventory) Remove(gone []levels.File) {
 	}
 }
 
+func (inv *Inventory) clone() *Inventory {
+	c := &Inventory{files: map[levels.Level][]levels.File{}}
+	for level, files := range inv.files {
+		c.files[level] = slices.Clone(files)
+	}
+	return c
+}
+
 // Level returns the files of a level by Min; the caller does not change them.
 func (inv *Inventory) Level(level levels.Level) []levels.File { return inv.files[level] }
 
 // Max is the last TXID of a level, 0: it has no files.
-func (inv *Inventory) Max(level levels.Level) (last ltx.TXID) {
-	if files := inv.files[level]; len(files) > 0 {
-		last = files[len(files)-1].Max
-	}
-	return last
-}
+func (inv *Inventory) Max(level levels.Level) ltx.TXID { return newest(inv.files[level]).Max }
 
 // End is the newest file of all: where the archive ends.
-func (inv *Inventory) End() (end levels.File) {
-	for _, level := range []levels.Level{levels.First, levels.Snapshot} {
-		if files := inv.files[level]; len(files) > 0 && files[len(files)-1].Max > end.Max {
-			end = files[len(files)-1]
+func (inv *Inventory) End() levels.File {
+	first, snapshot := newest(inv.files[levels.First]), newest(inv.files[levels.Snapshot])
+	if snapshot.Max > first.Max {
+		return snapshot
+	}
+	return first
+}
+
+// newest is the file that ends last: two writers can have made some that overlap.
+func newest(files []levels.File) (last levels.File) {
+	for _, f := range files {
+		if f.Max > last.Max {
+			last = f
 		}
 	}
-	return end
+	return last
 }
 
 // all returns every file by Min.

@@ -1,10 +1,7 @@
 package compactor
 
 import (
-	"slices"
 	"time"
-
-	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/objstore/levels"
 )
@@ -33,29 +30,37 @@ func (s Schedule) window(level levels.Level) time.Duration { return s.Windows[le
 // nil: it is not time yet. They follow one another without a gap, fall into one
 // window, and that window is over, by the clock or because a file of a later one
 // is there. What is picked depends on the files alone, so that two writers of one
-// archive make the same files.
+// archive make the same files; where they made some that overlap, the fewest that
+// lead on are picked.
 func Pick(inv *Inventory, level levels.Level, s Schedule, now time.Time) []levels.File {
-	below := inv.Level(level - 1)
-	begin, _ := slices.BinarySearchFunc(below, inv.Max(level)+1, func(f levels.File, txid ltx.TXID) int {
-		if f.Min < txid {
-			return -1
+	covered := inv.Max(level)
+	var below []levels.File
+	for _, f := range inv.Level(level - 1) {
+		if f.Max > covered {
+			below = append(below, f)
 		}
-		return 1
-	})
-	below = below[begin:]
+	}
 	if len(below) == 0 {
 		return nil
 	}
+	pos := max(covered, below[0].Min-1)
+	if below[0].IsBase() && covered == 0 {
+		pos = below[0].Max // Cover is for what follows a base
+	}
+	chain := levels.Cover(below, func(f levels.File) levels.File { return f }, pos, inv.Max(level-1))
+	if below[0].IsBase() && covered == 0 {
+		chain = append(below[:1:1], chain...)
+	}
 	length := s.window(level)
-	window := below[0].Timestamp.Truncate(length)
+	window := chain[0].Timestamp.Truncate(length)
 	end := 1
-	for end < len(below) && below[end].Min == below[end-1].Max+1 && below[end].Timestamp.Truncate(length).Equal(window) {
+	for end < len(chain) && chain[end].Timestamp.Truncate(length).Equal(window) {
 		end++
 	}
-	if end == len(below) && now.Before(window.Add(length)) {
-		return nil
+	if end < len(chain) || below[len(below)-1].Timestamp.Truncate(length).After(window) || !now.Before(window.Add(length)) {
+		return chain[:end:end]
 	}
-	return below[:end:end]
+	return nil
 }
 
 // PickSnapshot returns the files that make the next snapshot, the base first,
@@ -83,9 +88,4 @@ func PickSnapshot(inv *Inventory, s Schedule, now time.Time) []levels.File {
 }
 
 // newestSnapshot is the one that ends last; zero: there is none.
-func (inv *Inventory) newestSnapshot() (newest levels.File) {
-	if s := inv.Level(levels.Snapshot); len(s) > 0 {
-		newest = s[len(s)-1]
-	}
-	return newest
-}
+func (inv *Inventory) newestSnapshot() levels.File { return newest(inv.Level(levels.Snapshot)) }

@@ -87,6 +87,7 @@ type Feed struct {
 	seq      uint64          // everything up to here has been dealt with
 	epoch    uint64          // newest claim seen up to seq
 	sought   bool            // Seek has been called
+	oldest   bool            // a zero position begins at the oldest file (Config.Oldest)
 	located  bool            // seq was compared with the stream since the last connect
 	badBases map[uint64]bool // full files that turned out to be damaged, by their first sequence
 	noBaseAt time.Time       // when a scan for a full file found none

@@ -16,6 +16,11 @@ import (
 // A zero pos begins at the newest full file: ErrNoBase when there is none.
 // [*GapError] and [*ForkError] say that the stream does not continue pos.
 func (f *Feed) Seek(ctx context.Context, pos ltx.Pos, seq uint64) error {
+	f.oldest = f.cfg.Oldest
+	return f.seek(ctx, pos, seq)
+}
+
+func (f *Feed) seek(ctx context.Context, pos ltx.Pos, seq uint64) error {
 	f.disconnect()
 	f.asm.drop()
 	f.pos, f.seq, f.epoch, f.posEpoch, f.sought = pos, seq, 0, 0, true
@@ -31,7 +36,8 @@ func (f *Feed) Seek(ctx context.Context, pos ltx.Pos, seq uint64) error {
 // SeekBase makes Next begin at the newest full file, whatever the position was:
 // ErrNoBase when there is none that ends after the TXID given.
 func (f *Feed) SeekBase(ctx context.Context, after ltx.TXID) error {
-	if err := f.Seek(ctx, ltx.Pos{}, 0); err != nil || after == 0 {
+	f.oldest = false
+	if err := f.seek(ctx, ltx.Pos{}, 0); err != nil || after == 0 {
 		return err
 	}
 	m, err := f.cfg.Stream.Get(ctx, f.seq+1)
@@ -189,9 +195,9 @@ func (f *Feed) locateBase(ctx context.Context) error {
 }
 
 // oldestBase returns the sequence of the stream's first file, if it is wanted
-// (Config.Oldest) and a full one; else 0.
+// and a full one; else 0.
 func (f *Feed) oldestBase(ctx context.Context) (uint64, error) {
-	if !f.cfg.Oldest {
+	if !f.oldest {
 		return 0, nil
 	}
 	m, err := f.cfg.Stream.FirstData(ctx, f.cfg.DB)

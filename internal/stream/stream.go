@@ -106,9 +106,17 @@ type streamInfo struct {
 	Config  jetstream.StreamConfig `json:"config"`
 	Created time.Time              `json:"created"`
 	State   jetstream.StreamState  `json:"state"`
+	Total   int                    `json:"total"` // subjects that match a filter
 }
 
 func (i *streamInfo) apiError() *jetstream.APIError { return i.Error }
+
+type purgeAnswer struct {
+	Error  *jetstream.APIError `json:"error"`
+	Purged uint64              `json:"purged"`
+}
+
+func (a *purgeAnswer) apiError() *jetstream.APIError { return a.Error }
 
 func (s *Stream) info(ctx context.Context) (*streamInfo, error) {
 	var info streamInfo
