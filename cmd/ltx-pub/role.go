@@ -33,6 +33,11 @@ func (p *publication) Sync(ctx context.Context) (ltx.Pos, error) {
 	return pos, explain(err)
 }
 
+func (p *publication) Full(ctx context.Context) (ltx.Pos, error) {
+	pos, err := p.pub.Full(ctx)
+	return pos, explain(err)
+}
+
 func (p *publication) Ready(maxLag time.Duration) error { return ready(p.pub.Status(), maxLag) }
 
 func ready(s publisher.Status, maxLag time.Duration) error {

@@ -163,7 +163,7 @@ func (c *runCmd) publish(ctx context.Context, e *env, conn *connection, targets 
 	var served []control.Publication
 	for _, p := range pubs {
 		runners = append(runners, p)
-		served = append(served, control.Publication{DB: p.db, Status: p.Status, Sync: p.Sync})
+		served = append(served, control.Publication{DB: p.db, Status: p.Status, Sync: p.Sync, Full: p.Full})
 	}
 	svc, err := control.ServePublications(ctx, conn.nc, control.Config{Version: daemon.Version, Logger: e.logger}, served)
 	if err != nil {

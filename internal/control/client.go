@@ -52,7 +52,17 @@ func (c Client) Status(ctx context.Context, side Side, db wire.DB, timeout time.
 // Sync returns once everything committed to db before the call is
 // acknowledged. Errors: [*NobodyError], [*RemoteError], [*SilenceError].
 func (c Client) Sync(ctx context.Context, db wire.DB, timeout time.Duration) (Reached, error) {
-	q := question{side: Publishers, db: db, verb: "sync", timeout: timeout}
+	return c.publishers(ctx, question{side: Publishers, db: db, verb: "sync", timeout: timeout})
+}
+
+// Full asks the publisher of db for a file of all pages, and returns once it is
+// acknowledged. Errors: those of Sync.
+func (c Client) Full(ctx context.Context, db wire.DB, timeout time.Duration) (Reached, error) {
+	return c.publishers(ctx, question{side: Publishers, db: db, verb: "full", timeout: timeout})
+}
+
+// publishers asks them all, and is content with one that could.
+func (c Client) publishers(ctx context.Context, q question) (Reached, error) {
 	answers, err := c.gather(ctx, q, func(a answer) bool { return a.last && a.err == nil })
 	if err != nil {
 		return Reached{}, err

@@ -82,6 +82,7 @@ func publication(db wire.DB, txid ltx.TXID, err error) control.Publication {
 		DB:     db,
 		Status: func() any { return map[string]any{"db": db, "txid": txid} },
 		Sync:   func(context.Context) (ltx.Pos, error) { return ltx.NewPos(txid, ltx.ChecksumFlag|7), err },
+		Full:   func(context.Context) (ltx.Pos, error) { return ltx.NewPos(txid+1, ltx.ChecksumFlag|7), err },
 	}
 }
 
@@ -180,6 +181,9 @@ func TestSync(t *testing.T) {
 	got, err := c.Sync(t.Context(), "app", patience)
 	if err != nil || got.TXID != 9 || got.DB != "app" || got.Checksum != ltx.ChecksumFlag|7 {
 		t.Errorf("sync: %+v, %v", got, err)
+	}
+	if got, err = c.Full(t.Context(), "app", patience); err != nil || got.TXID != 10 {
+		t.Errorf("full: %+v, %v", got, err)
 	}
 	for db, kind := range map[wire.DB]control.Kind{"old": control.KindFenced, "bad": control.KindError} {
 		_, err := c.Sync(t.Context(), db, patience)

@@ -40,6 +40,7 @@ type Publication struct {
 	DB     wire.DB
 	Status func() any // returns at once; encoded as JSON
 	Sync   func(context.Context) (ltx.Pos, error)
+	Full   func(context.Context) (ltx.Pos, error) // publishes a file of all pages
 }
 
 // Replica is one live replica. The functions are called concurrently.
@@ -72,10 +73,13 @@ func ServePublications(ctx context.Context, nc *nats.Conn, cfg Config, pubs []Pu
 		all := make([]func() any, 0, len(pubs))
 		for _, p := range pubs {
 			all = append(all, p.Status)
-			work := []worker{{p.DB, id, func(ctx context.Context, _ ltx.TXID) (ltx.Pos, error) { return p.Sync(ctx) }}}
+			work := func(do func(context.Context) (ltx.Pos, error)) []worker {
+				return []worker{{p.DB, id, func(ctx context.Context, _ ltx.TXID) (ltx.Pos, error) { return do(ctx) }}}
+			}
 			err := errors.Join(
 				s.addStatus("status-"+string(p.DB), subject(Publishers, p.DB, "", "status"), id, []func() any{p.Status}),
-				s.addWork(ctx, "sync-"+string(p.DB), subject(Publishers, p.DB, "", "sync"), noTXID, work))
+				s.addWork(ctx, "sync-"+string(p.DB), subject(Publishers, p.DB, "", "sync"), noTXID, work(p.Sync)),
+				s.addWork(ctx, "full-"+string(p.DB), subject(Publishers, p.DB, "", "full"), noTXID, work(p.Full)))
 			if err != nil {
 				return err
 			}

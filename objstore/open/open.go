@@ -1,0 +1,77 @@
+package open
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/ltxstream/ltxstream/objstore"
+	"github.com/ltxstream/ltxstream/objstore/dir"
+	"github.com/ltxstream/ltxstream/objstore/levels"
+)
+
+// Options of [Archive]. Zero values mean the defaults.
+type Options struct {
+	// Write says that the archive will be written: a directory is made when its
+	// first file comes.
+	Write bool
+	// NATS connects for nats:// URLs; nil: those are refused.
+	NATS  func(context.Context) (jetstream.JetStream, error)
+	Retry objstore.RetryConfig
+}
+
+// Forms are the URLs that [Archive] understands, for help texts.
+const Forms = "file:///dir, nats://bucket/prefix, s3://bucket/prefix?endpoint=…&region=…, gs://bucket/prefix, abs://account@container/prefix, sftp://user@host/path, or the path of a directory"
+
+// ErrURL says that a URL names no archive.
+var ErrURL = errors.New("not the URL of an archive")
+
+// Archive opens an archive for reading, or for both. Calls on it are tried again
+// when they fail for a while. Nothing is asked of a server before the first use,
+// save what a backend's documentation names. Errors wrap ErrURL where the URL is
+// at fault.
+func Archive(ctx context.Context, raw string, o Options) (*levels.Archive, error) {
+	u, err := parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	store, layout, err := o.store(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	return levels.New(objstore.Retry(store, o.Retry), layout), nil
+}
+
+func parse(raw string) (*url.URL, error) {
+	if !strings.Contains(raw, "://") {
+		if raw == "" || strings.HasPrefix(raw, "-") {
+			return nil, fmt.Errorf("%w: %q; want %s", ErrURL, raw, Forms)
+		}
+		return &url.URL{Scheme: "file", Path: raw}, nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w; want %s", ErrURL, err, Forms)
+	}
+	return u, nil
+}
+
+func (o Options) store(ctx context.Context, u *url.URL) (objstore.Store, levels.Layout, error) {
+	switch u.Scheme {
+	case "file":
+		cfg, err := dir.ParseURL(u)
+		if err != nil {
+			return nil, 0, badURL(err)
+		}
+		cfg.Create = cfg.Create || o.Write
+		s, err := dir.New(ctx, cfg)
+		return s, levels.Decimal, err
+	}
+	return nil, 0, fmt.Errorf("%w: scheme %q; want %s", ErrURL, u.Scheme, Forms)
+}
+
+func badURL(err error) error { return fmt.Errorf("%w: %w", ErrURL, err) }

@@ -1,0 +1,45 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestFullOnRequest: a full file is published when it is asked for, also when
+// nothing was committed since, and askers at one time share it.
+func TestFullOnRequest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.transfer(5)
+	r := start(t, w.config())
+	before := r.sync()
+	for round := range 2 {
+		var askers sync.WaitGroup
+		for range 3 {
+			askers.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				pos, err := r.Full(ctx)
+				if err != nil || pos.TXID <= before.TXID {
+					t.Errorf("round %d: %s after %s: %v", round, pos, before, err)
+				}
+			})
+		}
+		askers.Wait()
+		before = r.sync()
+	}
+	w.transfer(3)
+	r.sync()
+	r.mustStop()
+	if fulls := w.check().fulls; fulls < 3 || fulls > 5 {
+		t.Errorf("%d full files, want the first one and those of two rounds", fulls)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := r.Full(ctx); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("after the end: %v", err)
+	}
+}
