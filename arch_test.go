@@ -37,6 +37,7 @@ var imports = map[string][]string{
 	"objstore/...":      {"objstore/..."},
 	"objstore/levels":   {"objstore"},
 	"compactor":         {"internal/ltxfile", "objstore", "objstore/levels"},
+	"internal/tail":     {"wire", "internal/feed", "internal/stream", "objstore/...", "compactor"}, // a stream's tail as an archive: restores, and replicas that begin from one
 	"embedded":          {},
 	"internal/natsconn": {},
 	"internal/daemon":   {"wire"},

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/internal/ltxfile"
-	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
 // Job is a restore whose files are chosen and whose pages are found.
@@ -240,14 +240,5 @@ type counter struct {
 
 func (c *counter) add(n int64) { c.tell(c.n.Add(n)) }
 
-// Time is the point's timestamp.
-func (j *Job) Time() (ms int64) { return j.Header.Timestamp }
-
-// Levels of the files in the plan, for people.
-func (j *Job) Levels() map[levels.Level]int {
-	n := map[levels.Level]int{}
-	for _, f := range j.Plan {
-		n[f.Level]++
-	}
-	return n
-}
+// TimeOf is the timestamp of a file's last transaction, UTC.
+func TimeOf(hdr ltx.Header) time.Time { return time.UnixMilli(hdr.Timestamp).UTC() }

@@ -122,8 +122,8 @@ func TestEveryPoint(t *testing.T) {
 					if err := errors.Join(err, w.h.Check(path, want)); err != nil {
 						t.Fatalf("at %s: %v", when, err)
 					}
-					if job.Time() > when.UnixMilli() {
-						t.Fatalf("asked for %s, got a state of %d", when, job.Time())
+					if job.Header.Timestamp > when.UnixMilli() {
+						t.Fatalf("asked for %s, got a state of %s", when, TimeOf(job.Header))
 					}
 				}
 			}

@@ -340,7 +340,7 @@ func TestMicroProtocol(t *testing.T) {
 		subjects = append(subjects, e.Subject)
 	}
 	slices.Sort(subjects)
-	if want := []string{"ltxstream.pub.app.status", "ltxstream.pub.app.sync", "ltxstream.pub.status"}; !slices.Equal(subjects, want) {
+	if want := []string{"ltxstream.pub.app.full", "ltxstream.pub.app.status", "ltxstream.pub.app.sync", "ltxstream.pub.status"}; !slices.Equal(subjects, want) {
 		t.Errorf("endpoints %v, want %v", subjects, want)
 	}
 	for _, e := range stats.Endpoints {

@@ -35,7 +35,7 @@ func PrintTable(w io.Writer, header []string, rows [][]string) error {
 }
 
 func tableStyle(w io.Writer) table.Style {
-	if isTerminal(w) {
+	if IsTerminal(w) {
 		return table.StyleLight
 	}
 	style := table.StyleDefault
@@ -53,7 +53,8 @@ func cells(texts []string) table.Row {
 	return row
 }
 
-func isTerminal(w io.Writer) bool {
+// IsTerminal reports whether w is a terminal.
+func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false

@@ -93,7 +93,7 @@ func TestPrint(t *testing.T) {
 	if err := PrintJSON(&out, []int{1}); err != nil || !json.Valid([]byte(out.String())) {
 		t.Errorf("%q, %v", out.String(), err)
 	}
-	if isTerminal(&out) {
+	if IsTerminal(&out) {
 		t.Error("a string is a terminal")
 	}
 }

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/compactor"
+	"github.com/ltxstream/ltxstream/internal/daemon"
+	"github.com/ltxstream/ltxstream/internal/natsconn"
+	"github.com/ltxstream/ltxstream/internal/stream"
+	"github.com/ltxstream/ltxstream/internal/tail"
+	"github.com/ltxstream/ltxstream/objstore/levels"
+	"github.com/ltxstream/ltxstream/restore"
+	"github.com/ltxstream/ltxstream/wire"
+)
+
+type restoreCmd struct {
+	URL    string `arg:"" name:"URL" help:"The archive."`
+	Name   string `arg:"" name:"NAME" help:"The database's name."`
+	Output string `arg:"" name:"OUTPUT" help:"Path of the database to make."`
+
+	Timestamp string `name:"timestamp" env:"-" noconfig:"" placeholder:"TIME" xor:"target" help:"Restore the last point at or before this time: RFC 3339, a local date and time, or \"10 minutes ago\"."`
+	TXID      string `name:"txid" env:"-" noconfig:"" xor:"target" help:"Restore exactly this transaction, 16 hex digits."`
+	NoStream  bool   `name:"no-stream" env:"-" noconfig:"" help:"Take the archive alone, not the newest transactions that are still in the stream only."`
+	Stream    string `name:"stream" default:"LTX" help:"JetStream stream."`
+
+	DryRun      bool   `name:"dry-run" env:"-" noconfig:"" help:"Show which files would be read, how many bytes, how many requests."`
+	Force       bool   `name:"force" env:"-" noconfig:"" help:"Replace OUTPUT."`
+	Parallelism int    `name:"parallelism" default:"8" help:"Requests at a time."`
+	Integrity   string `name:"integrity-check" default:"quick" enum:"none,quick,full" help:"What SQLite checks before the database gets its name: none, quick (quick_check) or full (integrity_check)."`
+	JSON        bool   `name:"json" env:"-" noconfig:"" help:"Print JSON, progress too."`
+}
+
+// Run restores.
+func (c *restoreCmd) Run(ctx context.Context, e *env) error {
+	db, target, err := c.parse(time.Now())
+	if err != nil {
+		return err
+	}
+	if !c.DryRun {
+		if err := restore.CheckOutput(c.Output, c.Force); err != nil {
+			return err
+		}
+	}
+	a, closeAll, err := e.reader(ctx, c.URL)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	sources, cleanUp, err := c.sources(ctx, e, a, db, target)
+	if err != nil {
+		return err
+	}
+	defer cleanUp()
+	progress := newProgress(e.stderr, c.JSON)
+	var plan *restore.Job
+	cfg := restore.Config{
+		Sources: sources, Target: target, Path: c.Output, Force: c.Force, Check: c.check(),
+		Options: restore.Options{Parallelism: c.Parallelism, Progress: progress.fetched},
+		OnPlan: func(j *restore.Job) error {
+			if plan = j; c.DryRun {
+				return errDryRun
+			}
+			progress.begin(j.Bytes)
+			return nil
+		},
+		OnTrouble: func(err error) { e.logger.Warn("another plan is tried", "err", err) },
+	}
+	if c.DryRun {
+		cfg.Path, cfg.Force = filepath.Join(os.TempDir(), "ltx-archive-dry-run"), true
+	}
+	job, err := restore.Restore(ctx, cfg)
+	progress.end(err == nil)
+	if errors.Is(err, errDryRun) {
+		return c.print(e, plan, sources)
+	}
+	if err != nil {
+		return c.explain(ctx, err)
+	}
+	return c.print(e, job, sources)
+}
+
+var errDryRun = errors.New("dry run")
+
+func (c *restoreCmd) explain(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return daemon.Exit(daemon.ExitInterrupted, err, "what was fetched is kept beside OUTPUT under a hidden name; the same command goes on there")
+	}
+	return err
+}
+
+func (c *restoreCmd) parse(now time.Time) (db wire.DB, target restore.Target, err error) {
+	db, err = wire.ParseDB(c.Name)
+	if err == nil && c.TXID != "" {
+		if target.TXID, err = ltx.ParseTXID(c.TXID); err != nil || target.TXID == 0 {
+			err = fmt.Errorf("transaction %q: want 16 hex digits, not zero", c.TXID)
+		}
+	}
+	if err == nil && c.Timestamp != "" {
+		target.Time, err = parseTime(c.Timestamp, now)
+	}
+	return db, target, daemon.Exit(daemon.ExitUsage, err, "nothing was done")
+}
+
+// sources are the archive and, where the target may lie behind its end, the
+// newest end of the stream.
+func (c *restoreCmd) sources(ctx context.Context, e *env, a *levels.Archive, db wire.DB, target restore.Target) ([]restore.Source, func(), error) {
+	nothing := func() {}
+	sources := []restore.Source{restore.Of(a, string(db))}
+	if c.NoStream {
+		return sources, nothing, nil
+	}
+	after, covered, err := c.covered(ctx, a, string(db), target)
+	if err != nil || covered {
+		return sources, nothing, err
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(c.Output), ".ltx-tail-*")
+	if err != nil {
+		return nil, nil, err
+	}
+	cleanUp := func() { _ = os.RemoveAll(dir) } // a leftover is found by its name
+	fetched, err := c.tail(ctx, e, db, dir, after, target)
+	if err != nil {
+		cleanUp()
+		return nil, nil, err
+	}
+	if fetched.Files == 0 {
+		return sources, cleanUp, nil
+	}
+	e.logger.Info("newest transactions taken from the stream", "db", string(db), "files", fetched.Files, "to", fetched.Last.TXID)
+	return append(sources, restore.Of(fetched.Archive, string(db))), cleanUp, nil
+}
+
+// covered reports where the archive ends, and whether the target lies before.
+func (c *restoreCmd) covered(ctx context.Context, a *levels.Archive, db string, target restore.Target) (after ltx.Pos, covered bool, err error) {
+	inv, err := compactor.ReadInventory(ctx, a, db)
+	if err != nil {
+		return after, false, err
+	}
+	end := inv.End()
+	if end.Max == 0 {
+		return after, false, nil
+	}
+	if target.TXID != 0 && target.TXID <= end.Max {
+		return after, true, nil
+	}
+	if !target.Time.IsZero() {
+		stamped, err := a.StampedByHeader(ctx, db, end)
+		if err != nil || stamped.Timestamp.After(target.Time) {
+			return after, err == nil, err
+		}
+	}
+	post, err := compactor.PostOf(ctx, a, db, end)
+	return ltx.NewPos(end.Max, post), false, err
+}
+
+// tail fetches the end of the stream.
+func (c *restoreCmd) tail(ctx context.Context, e *env, db wire.DB, dir string, after ltx.Pos, target restore.Target) (tail.Fetched, error) {
+	nc, js, err := e.nats.Connect(ctx, command+" restore", e.logger)
+	if err != nil {
+		return tail.Fetched{}, daemon.Exit(daemon.Code(err), fmt.Errorf("the newest transactions may be in the stream only: %w", err), "no output was made; --no-stream restores what the archive has")
+	}
+	defer nc.Close()
+	f, err := tail.Fetch(ctx, tail.Config{
+		JS: js, Stream: c.Stream, DB: db, After: after, Dir: dir, Logger: e.logger,
+		Enough: func(next wire.Meta) bool {
+			return target.TXID != 0 && next.Min > target.TXID || !target.Time.IsZero() && next.Timestamp.After(target.Time)
+		},
+	})
+	if errors.Is(err, stream.ErrNoStream) && !after.IsZero() {
+		err = daemon.Exit(daemon.ExitNotFound, err, "no output was made; --no-stream restores what the archive has, or name the stream with --stream")
+	}
+	return f, natsconn.Diagnose(nc, err)
+}
+
+// check is what SQLite says of the finished database.
+func (c *restoreCmd) check() func(context.Context, string) error {
+	pragma := map[string]string{"quick": "quick_check", "full": "integrity_check"}[c.Integrity]
+	if pragma == "" {
+		return nil
+	}
+	return func(ctx context.Context, path string) error { return integrity(ctx, path, pragma) }
+}
+
+// result is what a restore did, or would do.
+type result struct {
+	Output    string       `json:"output,omitempty"`
+	TXID      ltx.TXID     `json:"txid"`
+	Checksum  ltx.Checksum `json:"checksum"`
+	Timestamp time.Time    `json:"timestamp"`
+	Size      int64        `json:"size"` // bytes of the database
+	Bytes     int64        `json:"bytes"`
+	Requests  int64        `json:"requests"`
+	Files     []planFile   `json:"files"`
+}
+
+type planFile struct {
+	Key  string `json:"key"`
+	Size int64  `json:"size"`
+}
+
+func (c *restoreCmd) print(e *env, j *restore.Job, sources []restore.Source) error {
+	r := result{
+		TXID: j.Header.MaxTXID, Checksum: j.Post, Timestamp: restore.TimeOf(j.Header),
+		Size:  int64(j.Header.Commit) * int64(j.Header.PageSize),
+		Bytes: j.Bytes, Requests: j.Requests,
+	}
+	if !c.DryRun {
+		r.Output = c.Output
+	}
+	for _, f := range j.Plan {
+		r.Files = append(r.Files, planFile{Key: sources[f.Source].Key(f.File), Size: f.Size})
+	}
+	if c.JSON {
+		return daemon.PrintJSON(e.stdout, r)
+	}
+	if c.DryRun {
+		for _, f := range r.Files {
+			fmt.Fprintf(e.stdout, "%s  %s\n", f.Key, daemon.Size(f.Size))
+		}
+	}
+	verb := map[bool]string{true: "would restore", false: "restored"}[c.DryRun]
+	_, err := fmt.Fprintf(e.stdout, "%s TXID %s of %s, %s, from %d files: %s in %d requests\n",
+		verb, r.TXID, r.Timestamp.Format(ltx.RFC3339Milli), daemon.Size(r.Size), len(r.Files), daemon.Size(r.Bytes), r.Requests)
+	return err
+}

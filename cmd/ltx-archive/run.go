@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/ltxstream/ltxstream/archiver"
+	"github.com/ltxstream/ltxstream/compactor"
+	"github.com/ltxstream/ltxstream/internal/control"
+	"github.com/ltxstream/ltxstream/internal/daemon"
+	"github.com/ltxstream/ltxstream/internal/natsconn"
+	"github.com/ltxstream/ltxstream/internal/stream"
+	"github.com/ltxstream/ltxstream/wire"
+)
+
+const databasesKey = "databases"
+
+type runCmd struct {
+	Names []string `arg:"" optional:"" name:"NAME" help:"Databases; without any, all of the stream, those that come later too."`
+
+	To     []string      `name:"to" placeholder:"URL" sep:"none" help:"Archive to write; may be given several times."`
+	Stream string        `name:"stream" default:"LTX" help:"JetStream stream."`
+	Flush  time.Duration `name:"flush" default:"10s" help:"How long a transaction waits at most until it is written."`
+
+	Windows          []time.Duration `name:"windows" default:"5m,1h" help:"Lengths of the levels above the first, in which files are merged."`
+	SnapshotInterval time.Duration   `name:"snapshot-interval" default:"24h" help:"How often a snapshot is made, while there is something new."`
+	keepFlags
+
+	TrimAfter  time.Duration `name:"trim-after" default:"1h" help:"Trim from a stream without an age limit what all archives have had for so long; 0 leaves it alone."`
+	Litestream bool          `name:"no-checksums" help:"Leave database checksums out of the files, for Litestream 0.5.15 to 0.5.17."`
+	StageDir   string        `name:"stage-dir" placeholder:"DIR" help:"Where files wait for the next flush; may be lost. Default: a new temporary directory."`
+	Merges     int           `name:"merges" default:"4" help:"Merges at a time."`
+	LeaseTTL   time.Duration `name:"lease-ttl" default:"5s" help:"How long after it fell silent another ltx-archive takes over."`
+	HTTP       string        `name:"http" placeholder:"ADDR" help:"Serve /healthz, /readyz?max_lag=30s, /metrics and /status."`
+}
+
+// keepFlags are a retention policy.
+type keepFlags struct {
+	KeepWindow  time.Duration `name:"keep-window" default:"24h" help:"For how long every point that was written stays restorable; 0: for ever."`
+	KeepLast    int           `name:"keep-last" help:"Keep the last so many snapshots."`
+	KeepHourly  int           `name:"keep-hourly" help:"Keep the last snapshot of each of so many hours that have one."`
+	KeepDaily   int           `name:"keep-daily" default:"7" help:"… days."`
+	KeepWeekly  int           `name:"keep-weekly" default:"4" help:"… weeks."`
+	KeepMonthly int           `name:"keep-monthly" default:"12" help:"… months."`
+	KeepYearly  int           `name:"keep-yearly" help:"… years."`
+	KeepGrace   time.Duration `name:"keep-grace" default:"1h" help:"How much longer a file is left alone, for restores under way."`
+}
+
+func (k keepFlags) policy() compactor.Policy {
+	return compactor.Policy{
+		Window: k.KeepWindow, Last: k.KeepLast, Hourly: k.KeepHourly, Daily: k.KeepDaily,
+		Weekly: k.KeepWeekly, Monthly: k.KeepMonthly, Yearly: k.KeepYearly, Grace: k.KeepGrace,
+	}
+}
+
+// Run archives until ctx ends.
+func (c *runCmd) Run(ctx context.Context, e *env) error {
+	dbs, err := c.databases(e.config)
+	if err != nil {
+		return err
+	}
+	if len(c.To) == 0 {
+		return daemon.Exit(daemon.ExitUsage, errors.New("no archive to write"), "nothing was done; name one with --to URL")
+	}
+	nc, js, err := e.nats.Connect(ctx, command, e.logger)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	return natsconn.Diagnose(nc, c.archive(ctx, e, nc, js, dbs))
+}
+
+// databases are those of the command line, or else of the file.
+func (c *runCmd) databases(config *daemon.ConfigFile) (dbs []wire.DB, err error) {
+	names := c.Names
+	if len(names) == 0 && config != nil {
+		if names, err = config.Strings(databasesKey); err != nil {
+			return nil, err
+		}
+	}
+	var errs []error
+	for _, name := range names {
+		db, err := wire.ParseDB(name)
+		dbs, errs = append(dbs, db), append(errs, err)
+	}
+	return dbs, daemon.Exit(daemon.ExitUsage, errors.Join(errs...), "nothing was done")
+}
+
+func (c *runCmd) archive(ctx context.Context, e *env, nc *nats.Conn, js jetstream.JetStream, dbs []wire.DB) (err error) {
+	stage, cleanUp, err := c.stage()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cleanUp()) }()
+	dests, closeAll, err := c.destinations(ctx, e, js)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	trim, err := c.trimAfter(ctx, js)
+	if err != nil {
+		return err
+	}
+	registry := daemon.NewRegistry()
+	client := control.Client{NC: nc}
+	a, err := archiver.New(archiver.Config{
+		JS: js, Stream: c.Stream, DBs: dbs, Destinations: dests, StageDir: stage, FlushInterval: c.Flush,
+		Schedule: compactor.Schedule{Windows: c.Windows, Snapshot: c.SnapshotInterval}, Policy: c.policy(),
+		TrimAfter: trim, Parallelism: c.Merges, LeaseTTL: c.LeaseTTL,
+		AskFull: func(ctx context.Context, db wire.DB) error {
+			_, err := client.Full(ctx, db, askTimeout)
+			return err
+		},
+		Logger: e.logger, Metrics: archiver.NewMetrics(registry),
+	})
+	if err != nil {
+		return daemon.Exit(daemon.ExitUsage, err, "nothing was done")
+	}
+	return daemon.Serve(ctx, daemon.ServeConfig{Runners: []daemon.Runner{role{a}}, HTTPAddr: c.HTTP, Registry: registry, Logger: e.logger})
+}
+
+const askTimeout = time.Minute
+
+// stage makes the stage directory; cleanUp removes one that is ours alone.
+func (c *runCmd) stage() (dir string, cleanUp func() error, err error) {
+	if c.StageDir != "" {
+		return c.StageDir, func() error { return nil }, os.MkdirAll(c.StageDir, 0o755)
+	}
+	dir, err = os.MkdirTemp("", "ltx-archive-*")
+	return dir, func() error { return os.RemoveAll(dir) }, err
+}
+
+func (c *runCmd) destinations(ctx context.Context, e *env, js jetstream.JetStream) (dests []archiver.Destination, closeAll func(), err error) {
+	connected := func(context.Context) (jetstream.JetStream, error) { return js, nil }
+	closeAll = func() {
+		for _, d := range dests {
+			if err := d.Archive.Store().Close(); err != nil {
+				e.logger.Warn("archive not closed cleanly", "dest", d.Name, "err", err)
+			}
+		}
+	}
+	for _, url := range c.To {
+		a, err := e.archive(ctx, absolute(url), true, connected)
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		dests = append(dests, archiver.Destination{Name: destName(a.String()), Archive: a, NoChecksums: c.Litestream})
+	}
+	return dests, closeAll, nil
+}
+
+// absolute makes the path of a directory independent of where we were started.
+func absolute(url string) string {
+	if strings.Contains(url, "://") {
+		return url
+	}
+	if abs, err := filepath.Abs(url); err == nil {
+		return abs
+	}
+	return url
+}
+
+// destName names a destination among all that are ever written from the stream:
+// its kind and a hash of its URL.
+func destName(url string) string {
+	scheme, _, _ := strings.Cut(url, ":")
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(url)) // never fails
+	return fmt.Sprintf("%s-%08x", scheme, h.Sum32())
+}
+
+// trimAfter is 0 where the stream drops messages by age itself.
+func (c *runCmd) trimAfter(ctx context.Context, js jetstream.JetStream) (time.Duration, error) {
+	str, err := stream.Open(ctx, js, c.Stream)
+	if err != nil || str.Config().MaxAge > 0 {
+		return 0, err
+	}
+	return c.TrimAfter, nil
+}
+
+// role is the archiver as the health endpoints see it.
+type role struct{ *archiver.Archiver }
+
+func (role) Name() string  { return "archive" }
+func (r role) Status() any { return r.Archiver.Status() }
