@@ -49,6 +49,9 @@ var imports = map[string][]string{
 	"archiver":   {"wire", "internal/feed", "internal/ltxfile", "internal/stream", "objstore", "objstore/levels", "compactor"},
 	"restore":    {"internal/ltxfile", "objstore/levels"},
 
+	// what joins two roles: replicas that begin from an archive
+	"subscriber/archive": {"wire", "internal/ltxfile", "objstore/levels", "compactor", "restore", "subscriber"},
+
 	// commands, and what only tests use
 	"cmd/...":                    {"..."},
 	"e2e":                        {"..."},

@@ -173,7 +173,8 @@ func (mg *merger) start(w io.Writer) (err error) {
 	if mg.opts.Snapshot {
 		mg.header.MinTXID, mg.header.PreApplyChecksum = 1, 0
 	}
-	if mg.opts.NoChecksums || first.NoChecksum() || last.NoChecksum() {
+	// Of a snapshot the checksum is known when it is written.
+	if mg.opts.NoChecksums || !mg.opts.Snapshot && (first.NoChecksum() || last.NoChecksum()) {
 		mg.header.Flags, mg.header.PreApplyChecksum = ltx.HeaderFlagNoChecksum, 0
 	}
 	mg.shift = ltxfile.ShiftOf(mg.header.PageSize)
@@ -347,7 +348,7 @@ func (mg *merger) finish() (m Merged, err error) {
 		}
 		m.Pre = 0
 		if post == 0 { // the pages are all there, so we know it
-			m.Post = mg.sum
+			post, m.Post = mg.sum, mg.sum
 		}
 	}
 	if mg.header.NoChecksum() {

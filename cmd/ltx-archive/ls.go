@@ -128,7 +128,7 @@ func (c *lsCmd) print(e *env, all []*listing) error {
 	var rows [][]string
 	for _, l := range all {
 		for _, v := range l.Levels {
-			rows = append(rows, []string{l.DB, fmt.Sprint(v.Level), fmt.Sprint(v.Files), daemon.Size(v.Bytes).String(), v.Min.String(), v.Max.String(), clock(v.First), clock(v.Last)})
+			rows = append(rows, []string{l.DB, fmt.Sprint(v.Level), fmt.Sprint(v.Files), sized(v.Bytes), v.Min.String(), v.Max.String(), clock(v.First), clock(v.Last)})
 		}
 	}
 	if err := daemon.PrintTable(e.stdout, []string{"DATABASE", "LEVEL", "FILES", "SIZE", "FIRST TXID", "LAST TXID", "FIRST", "LAST"}, rows); err != nil {
@@ -145,7 +145,7 @@ func (c *lsCmd) print(e *env, all []*listing) error {
 	rows = nil
 	for _, l := range all {
 		for _, f := range l.Files {
-			rows = append(rows, []string{l.DB, fmt.Sprint(f.Level), f.Min.String(), f.Max.String(), daemon.Size(f.Size).String(), clock(f.Timestamp)})
+			rows = append(rows, []string{l.DB, fmt.Sprint(f.Level), f.Min.String(), f.Max.String(), sized(f.Size), clock(f.Timestamp)})
 		}
 	}
 	return daemon.PrintTable(e.stdout, []string{"DATABASE", "LEVEL", "MIN", "MAX", "SIZE", "TIMESTAMP"}, rows)

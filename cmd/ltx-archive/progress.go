@@ -12,6 +12,9 @@ import (
 	"github.com/ltxstream/ltxstream/internal/daemon"
 )
 
+// sized is a number of bytes for people.
+func sized(n int64) string { return progress.UnitsBytes.Sprint(n) }
+
 // fetchProgress shows how much of a restore was fetched: a bar on a terminal,
 // lines of JSON where asked for, else nothing.
 type fetchProgress struct {

@@ -76,12 +76,12 @@ func (c *pruneCmd) print(e *env, p pruned) error {
 	if c.DryRun {
 		verb = "would delete"
 		for _, f := range p.Deleted {
-			fmt.Fprintf(e.stdout, "%s  %s  %s\n", f.Key, daemon.Size(f.Size), clock(f.Timestamp))
+			fmt.Fprintf(e.stdout, "%s  %s  %s\n", f.Key, sized(f.Size), clock(f.Timestamp))
 		}
 	}
 	for _, k := range p.Kept {
 		fmt.Fprintf(e.stdout, "snapshot %s of %s stays: %s\n", k.TXID, k.Timestamp.Format(ltx.RFC3339Milli), strings.Join(k.Reasons, ", "))
 	}
-	_, err := fmt.Fprintf(e.stdout, "%s %d files, %s\n", verb, len(p.Deleted), daemon.Size(p.Bytes))
+	_, err := fmt.Fprintf(e.stdout, "%s %d files, %s\n", verb, len(p.Deleted), sized(p.Bytes))
 	return err
 }

@@ -222,11 +222,11 @@ func (c *restoreCmd) print(e *env, j *restore.Job, sources []restore.Source) err
 	}
 	if c.DryRun {
 		for _, f := range r.Files {
-			fmt.Fprintf(e.stdout, "%s  %s\n", f.Key, daemon.Size(f.Size))
+			fmt.Fprintf(e.stdout, "%s  %s\n", f.Key, sized(f.Size))
 		}
 	}
 	verb := map[bool]string{true: "would restore", false: "restored"}[c.DryRun]
 	_, err := fmt.Fprintf(e.stdout, "%s TXID %s of %s, %s, from %d files: %s in %d requests\n",
-		verb, r.TXID, r.Timestamp.Format(ltx.RFC3339Milli), daemon.Size(r.Size), len(r.Files), daemon.Size(r.Bytes), r.Requests)
+		verb, r.TXID, r.Timestamp.Format(ltx.RFC3339Milli), sized(r.Size), len(r.Files), sized(r.Bytes), r.Requests)
 	return err
 }

@@ -57,13 +57,13 @@ func ready(s subscriber.Status, maxLag time.Duration) error {
 	return nil
 }
 
-func (c *runCmd) newReplicas(js jetstream.JetStream, reg prometheus.Registerer, logger *slog.Logger, targets []daemon.Target) ([]*liveReplica, error) {
+func (c *runCmd) newReplicas(js jetstream.JetStream, reg prometheus.Registerer, logger *slog.Logger, targets []daemon.Target, from subscriber.Bootstrapper) ([]*liveReplica, error) {
 	metrics := subscriber.NewMetrics(reg)
 	var replicas []*liveReplica
 	for _, t := range targets {
 		sub, err := subscriber.New(subscriber.Config{
 			JS: js, Stream: c.Stream, DB: t.DB, Path: t.Path, StateDir: t.StateDir(),
-			SoftWALLimit: int64(c.SoftWALLimit), SoleOwner: true, Metrics: metrics, Logger: logger,
+			Bootstrapper: from, SoftWALLimit: int64(c.SoftWALLimit), SoleOwner: true, Metrics: metrics, Logger: logger,
 		})
 		if err != nil {
 			return nil, daemon.Exit(daemon.ExitUsage, err, "nothing was done")

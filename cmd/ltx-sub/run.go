@@ -13,6 +13,10 @@ import (
 	"github.com/ltxstream/ltxstream/internal/control"
 	"github.com/ltxstream/ltxstream/internal/daemon"
 	"github.com/ltxstream/ltxstream/internal/natsconn"
+	"github.com/ltxstream/ltxstream/objstore"
+	"github.com/ltxstream/ltxstream/objstore/open"
+	"github.com/ltxstream/ltxstream/subscriber"
+	"github.com/ltxstream/ltxstream/subscriber/archive"
 )
 
 const replicasKey = "replicas"
@@ -21,6 +25,7 @@ type runCmd struct {
 	Replicas []string `arg:"" optional:"" name:"[NAME=]REPLICA" help:"Replica files, made when absent. The name of the database is the file's base name without extension, unless given."`
 
 	Stream       string      `name:"stream" default:"LTX" help:"JetStream stream."`
+	Archive      string      `name:"archive" placeholder:"URL" help:"Archive from which replicas begin, or go on, where the stream does not reach back far enough: as ltx-archive --to."`
 	SoftWALLimit daemon.Size `name:"soft-wal-limit" placeholder:"SIZE" help:"WAL size from which on it is checkpointed and restarted."`
 	HTTP         string      `name:"http" placeholder:"ADDR" help:"Serve /healthz, /readyz?max_lag=2s, /metrics and /status."`
 }
@@ -73,7 +78,12 @@ func checkDirs(targets []daemon.Target) error {
 
 func (c *runCmd) replicate(ctx context.Context, e *env, nc *nats.Conn, js jetstream.JetStream, targets []daemon.Target) error {
 	registry := daemon.NewRegistry()
-	replicas, err := c.newReplicas(js, registry, e.logger, targets)
+	from, closeArchive, err := c.bootstrapper(ctx, e, js)
+	if err != nil {
+		return err
+	}
+	defer closeArchive()
+	replicas, err := c.newReplicas(js, registry, e.logger, targets, from)
 	if err != nil {
 		return err
 	}
@@ -89,4 +99,26 @@ func (c *runCmd) replicate(ctx context.Context, e *env, nc *nats.Conn, js jetstr
 	}
 	err = daemon.Serve(ctx, daemon.ServeConfig{Runners: runners, HTTPAddr: c.HTTP, Registry: registry, Logger: e.logger})
 	return errors.Join(err, svc.Close())
+}
+
+// bootstrapper opens the archive, nil when there is none.
+func (c *runCmd) bootstrapper(ctx context.Context, e *env, js jetstream.JetStream) (from subscriber.Bootstrapper, closeArchive func(), err error) {
+	if c.Archive == "" {
+		return nil, func() {}, nil
+	}
+	a, err := open.Archive(ctx, c.Archive, open.Options{
+		NATS:  func(context.Context) (jetstream.JetStream, error) { return js, nil },
+		Retry: objstore.RetryConfig{Logger: e.logger},
+	})
+	if errors.Is(err, open.ErrURL) {
+		err = daemon.Exit(daemon.ExitUsage, err, "nothing was done")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return &archive.Bootstrapper{Archive: a, Logger: e.logger}, func() {
+		if err := a.Store().Close(); err != nil {
+			e.logger.Warn("archive not closed cleanly", "err", err)
+		}
+	}, nil
 }
