@@ -73,7 +73,7 @@ func (b *body) Read(p []byte) (int, error) {
 			b.a.progress()
 		}
 		switch {
-		case err == nil || errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		case err == nil || err == io.EOF: // itself: one that is wrapped tells of a broken connection
 			return n, err
 		case n > 0:
 			return n, nil // and break again at the next read
