@@ -20,7 +20,7 @@ const (
 	// of the caller's context does not interrupt, and tidyTimeout the removal of
 	// what a failed Put leaves.
 	finishTimeout = 30 * time.Second
-	tidyTimeout   = 5 * time.Second
+	tidyTimeout   = 2 * time.Second
 	// dirTries is how often a Put makes a directory that is removed under it.
 	dirTries = 20
 )

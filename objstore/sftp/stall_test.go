@@ -1,0 +1,72 @@
+package sftp
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// stall is a proxy that can stop passing bytes on without closing anything.
+type stall struct {
+	addr  string
+	stall atomic.Bool
+	conns atomic.Int64
+}
+
+func startStall(t *testing.T, to string) *stall {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &stall{addr: l.Addr().String()}
+	var wg sync.WaitGroup
+	var open sync.Map
+	wg.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.conns.Add(1)
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			open.Store(in, out)
+			wg.Go(func() { p.pass(in, out) })
+			wg.Go(func() { p.pass(out, in) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.stall.Store(false)
+		open.Range(func(in, out any) bool {
+			_ = in.(net.Conn).Close()
+			_ = out.(net.Conn).Close()
+			return true
+		})
+		wg.Wait()
+	})
+	return p
+}
+
+func (p *stall) pass(from, to net.Conn) {
+	defer to.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		for p.stall.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}

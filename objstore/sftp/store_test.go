@@ -1,0 +1,109 @@
+package sftp
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ltxstream/ltxstream/objstore"
+	"github.com/ltxstream/ltxstream/objstore/objstoretest"
+	"github.com/ltxstream/ltxstream/testenv/storage"
+)
+
+var at = time.Date(2021, 3, 4, 5, 6, 7, 89_000_000, time.UTC)
+
+func open(t testing.TB, cfg Config) *Store {
+	t.Helper()
+	s, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// openClosed opens a store that the test closes.
+func openClosed(t testing.TB, cfg Config) *Store {
+	t.Helper()
+	s := open(t, cfg)
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func sshdConfig(s *storage.SSHD, path string) Config {
+	return Config{Addr: s.Addr, User: s.User, Path: path, KnownHosts: []string{s.KnownHosts}, Identities: []string{s.Identity}}
+}
+
+func TestOpenSSH(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs sshd")
+	}
+	d := storage.StartSSHD(t)
+	base := t.TempDir()
+	objstoretest.Run(t, objstoretest.Backend{
+		Open: func(t testing.TB, prefix string) objstore.Store {
+			cfg := sshdConfig(d, filepath.Join(base, prefix))
+			cfg.Create = true
+			return open(t, cfg)
+		},
+		Missing: func(t testing.TB) objstore.Store { return open(t, sshdConfig(d, filepath.Join(base, "no", "disk"))) },
+		Denied: func(t testing.TB) objstore.Store {
+			cfg := sshdConfig(d, base)
+			cfg.Identities = []string{filepath.Join(filepath.Dir(d.Identity), "host_rsa")} // a key, but not ours
+			return open(t, cfg)
+		},
+		Coarse:         time.Second,
+		ListTimestamps: true,
+	})
+}
+
+func TestInProcess(t *testing.T) {
+	s := startServer(t)
+	base := t.TempDir()
+	objstoretest.Run(t, objstoretest.Backend{
+		Open: func(t testing.TB, prefix string) objstore.Store {
+			if err := os.MkdirAll(filepath.Join(base, prefix), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			return open(t, s.config(filepath.Join(base, prefix)))
+		},
+		Missing: func(t testing.TB) objstore.Store { return open(t, s.config(filepath.Join(base, "no", "disk"))) },
+		Denied: func(t testing.TB) objstore.Store {
+			cfg := s.config(base)
+			cfg.Password = "guess"
+			return open(t, cfg)
+		},
+		Requests: s.requests.Load,
+		Budget: objstoretest.Budget{
+			SmallPut:       8,     // look, create, write, time, close, look twice, rename
+			Get:            4 + 1, // open, size, read, close; and the close of the Get before, which Close does not wait for
+			Stat:           3 + 1, // look, metadata, look again; the same
+			DeletePerBatch: 6,     // look, remove, metadata, directories
+			ListPerPage:    5,     // open, two reads, close, the question whether it was all
+		},
+		Coarse:         time.Second,
+		ListTimestamps: true,
+		Quick:          true,
+	})
+}
+
+// TestWithoutExtensions: a server that knows none of OpenSSH's.
+func TestWithoutExtensions(t *testing.T) {
+	withoutExtensions(t)
+	s := startServer(t)
+	base := t.TempDir()
+	store := openClosed(t, s.config(base))
+	put := func(body string, ifAbsent bool) error {
+		_, err := store.Put(t.Context(), "a/x.ltx", strings.NewReader(body), objstore.PutOptions{Timestamp: at, IfAbsent: ifAbsent})
+		return err
+	}
+	if err := put("one", false); err != nil {
+		t.Fatal(err)
+	}
+	wantUnsupported(t, put("two", false))
+	wantBody(t, store, "a/x.ltx", "one")
+	wantHidden(t, base)
+	raceIfAbsent(t, store, openClosed(t, s.config(base)))
+	wantHidden(t, base)
+}
