@@ -46,11 +46,6 @@ func (f files) Lstat(ctx context.Context, name string) (fs.FileInfo, error) {
 func (f files) ReadDir(ctx context.Context, name string) ([]fs.DirEntry, error) {
 	return ask(ctx, f.pool, func(c *sftp.Client) ([]fs.DirEntry, error) {
 		infos, err := c.ReadDir(name)
-		if err == nil {
-			// A connection that is lost in the middle can look like the end of
-			// the directory. One that still answers was not.
-			_, err = c.Lstat(name)
-		}
 		if err != nil {
 			return nil, err
 		}

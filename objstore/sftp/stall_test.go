@@ -10,9 +10,10 @@ import (
 
 // stall is a proxy that can stop passing bytes on without closing anything.
 type stall struct {
-	addr  string
-	stall atomic.Bool
-	conns atomic.Int64
+	addr    string
+	stall   atomic.Bool
+	conns   atomic.Int64
+	answers atomic.Int64 // reads of what the server sends
 }
 
 func startStall(t *testing.T, to string) *stall {
@@ -37,8 +38,8 @@ func startStall(t *testing.T, to string) *stall {
 				continue
 			}
 			open.Store(in, out)
-			wg.Go(func() { p.pass(in, out) })
-			wg.Go(func() { p.pass(out, in) })
+			wg.Go(func() { p.pass(in, out, nil) })
+			wg.Go(func() { p.pass(out, in, &p.answers) })
 		}
 	})
 	t.Cleanup(func() {
@@ -54,13 +55,28 @@ func startStall(t *testing.T, to string) *stall {
 	return p
 }
 
-func (p *stall) pass(from, to net.Conn) {
+// waitForAnswers waits until the server has sent n times more.
+func (p *stall) waitForAnswers(t *testing.T, n int64) {
+	t.Helper()
+	n += p.answers.Load()
+	for deadline := time.Now().Add(20 * time.Second); p.answers.Load() < n; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the server sends nothing")
+		}
+	}
+}
+
+// pass counts the reads, if count is not nil.
+func (p *stall) pass(from, to net.Conn, count *atomic.Int64) {
 	defer to.Close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
 		if err != nil {
 			return
+		}
+		if count != nil {
+			count.Add(1)
 		}
 		for p.stall.Load() {
 			time.Sleep(time.Millisecond)

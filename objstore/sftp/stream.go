@@ -1,7 +1,6 @@
 package sftp
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,9 +119,8 @@ func readFull(f *sftp.File, p []byte, off int64) (n int, err error) {
 		m, err := f.ReadAt(p[n:], off+int64(n))
 		n += m
 		switch {
-		case err == io.EOF && m == 0: // or the connection was lost
-			_, err := f.Stat()
-			return n, cmp.Or(err, errShort)
+		case err == io.EOF && m == 0:
+			return n, errShort
 		case err != nil && err != io.EOF:
 			return n, err
 		}
