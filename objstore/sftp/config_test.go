@@ -21,6 +21,7 @@ import (
 )
 
 func TestParseURL(t *testing.T) {
+	t.Parallel()
 	for raw, want := range map[string]Config{
 		"sftp://host/var/ltx":           {Addr: "host", Path: "/var/ltx"},
 		"sftp://me@host:2222/var/ltx":   {Addr: "host:2222", User: "me", Path: "/var/ltx"},
@@ -56,6 +57,7 @@ func TestParseURL(t *testing.T) {
 }
 
 func TestString(t *testing.T) {
+	t.Parallel()
 	key := string(ssh.MarshalAuthorizedKey(newSigner(t).PublicKey()))
 	for want, cfg := range map[string]Config{
 		"sftp://me@host/var/ltx":   {Addr: "host", Path: "/var/ltx"},
@@ -103,6 +105,7 @@ func list(t *testing.T, cfg Config) error {
 
 // TestHostKey: only the server that is known is spoken to.
 func TestHostKey(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	dir := t.TempDir()
 	other := newSigner(t).PublicKey()
@@ -229,6 +232,7 @@ func startAgent(t *testing.T, identity string) (socket string) {
 
 // TestNoServer: what may come up is temporary, what does not exist is not.
 func TestNoServer(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

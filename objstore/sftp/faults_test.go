@@ -177,6 +177,7 @@ func prepare(t *testing.T) (root string) {
 // TestLostConnection: without Retry a temporary error and nothing half-made,
 // with it success.
 func TestLostConnection(t *testing.T) {
+	t.Parallel()
 	s, t0 := startServer(t), t
 	root, used := "", true // the calls that only read share one
 	for _, c := range calls {
@@ -210,7 +211,7 @@ func TestLostConnection(t *testing.T) {
 	}
 }
 
-// TestSilentServer: a server that answers no more is given up, and a call whose
+// TestSilentServer, not in parallel for its times: a server that answers no more is given up, and a call whose
 // context ends returns at once, without harm to the others.
 func TestSilentServer(t *testing.T) {
 	s := startServer(t)
@@ -289,6 +290,7 @@ const tidyLimit = 6 * time.Second
 
 // TestServerRestarts kills OpenSSH's processes under a store in use.
 func TestServerRestarts(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("needs sshd")
 	}
@@ -355,6 +357,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestSharedWithDir: what one backend wrote the other reads, with metadata.
 func TestSharedWithDir(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	root := t.TempDir()
 	remote := openClosed(t, s.config(root))
@@ -383,6 +386,7 @@ func TestSharedWithDir(t *testing.T) {
 }
 
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, "size=1m"); err != nil {
 		t.Skipf("no small disk to be had: %v", err)
@@ -398,6 +402,7 @@ func TestDiskFull(t *testing.T) {
 
 // TestClosedStore: calls after Close, and those under way, end with an error.
 func TestClosedStore(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	root := prepare(t)
 	store := open(t, s.config(root))

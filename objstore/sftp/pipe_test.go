@@ -64,6 +64,7 @@ func overPipe(t *testing.T, typ byte, nth int64) files {
 // for the end of a directory or of a file. pkg/sftp wraps it; should it cease
 // to, listings would be cut short without an error.
 func TestLossIsNoEnd(t *testing.T) {
+	t.Parallel()
 	root := prepare(t)
 	entries, err := overPipe(t, typReaddir, 2).ReadDir(t.Context(), filepath.Join(root, "many"))
 	if !errors.Is(err, objstore.ErrTransient) {
@@ -82,6 +83,7 @@ func TestLossIsNoEnd(t *testing.T) {
 
 // TestFileShrinks: that is no fault of the connection.
 func TestFileShrinks(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	root := prepare(t)
 	f := files{openClosed(t, s.config(root)).pool}
@@ -104,6 +106,7 @@ func TestFileShrinks(t *testing.T) {
 
 // TestLateAnswer: what is opened for a call that has ended is closed.
 func TestLateAnswer(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	p := openClosed(t, s.config("/")).pool
 	l, err := p.get(t.Context())

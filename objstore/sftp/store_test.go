@@ -36,6 +36,7 @@ func sshdConfig(s *storage.SSHD, path string) Config {
 }
 
 func TestOpenSSH(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("needs sshd")
 	}
@@ -55,10 +56,12 @@ func TestOpenSSH(t *testing.T) {
 		},
 		Coarse:         time.Second,
 		ListTimestamps: true,
+		Quick:          true, // encrypting 64 MiB twice, under the race detector
 	})
 }
 
 func TestInProcess(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	base := t.TempDir()
 	objstoretest.Run(t, objstoretest.Backend{
@@ -88,7 +91,8 @@ func TestInProcess(t *testing.T) {
 	})
 }
 
-// TestWithoutExtensions: a server that knows none of OpenSSH's.
+// TestWithoutExtensions: a server that knows none of OpenSSH's. Not in parallel:
+// they are those of all servers of the process.
 func TestWithoutExtensions(t *testing.T) {
 	withoutExtensions(t)
 	s := startServer(t)

@@ -95,9 +95,12 @@ Subsystem sftp internal-sftp
 }
 
 func (s *SSHD) keygen(kind, name string) string {
+	if _, err := exec.LookPath("ssh-keygen"); err != nil {
+		Missing(s.t, "ssh-keygen", howSSHD)
+	}
 	file := filepath.Join(s.dir, name)
 	if out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "test", "-f", file).CombinedOutput(); err != nil {
-		Missing(s.t, fmt.Sprintf("ssh-keygen (%v: %s)", err, out), howSSHD)
+		s.t.Fatalf("ssh-keygen: %v: %s", err, out)
 	}
 	return file
 }
@@ -162,6 +165,9 @@ func kill(processes []*os.Process) {
 // sessions are the processes below the server's; each connection has one, or
 // two where the server gave up its rights.
 func (s *SSHD) sessions() (found []*os.Process) {
+	if s.cmd == nil {
+		return nil
+	}
 	above := map[string]bool{strconv.Itoa(s.cmd.Process.Pid): true}
 	for more := true; more; {
 		more = false
