@@ -43,8 +43,8 @@ const (
 
 // Request types of SFTP 3.
 const (
-	typOpen, typClose, typRead, typWrite     = 3, 4, 5, 6
-	typReaddir, typMkdir, typLstat, typExtra = 12, 14, 7, 200
+	typOpen, typClose, typRead, typWrite      = 3, 4, 5, 6
+	typReaddir, typLstat, typRename, typExtra = 12, 7, 18, 200
 )
 
 func newSigner(t testing.TB) ssh.Signer {

@@ -1,9 +1,12 @@
 package sftp
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -108,6 +111,35 @@ func TestWithoutExtensions(t *testing.T) {
 	wantUnsupported(t, put("two", false))
 	wantBody(t, store, "a/x.ltx", "one")
 	wantHidden(t, base)
-	raceIfAbsent(t, store, openClosed(t, s.config(base)))
+	other := openClosed(t, s.config(base))
+	raceIfAbsent(t, store, other)
+	wantHidden(t, base)
+
+	// Another Put comes when the first has looked and is about to rename.
+	putNew := func(s objstore.Store, body string) error {
+		_, err := s.Put(t.Context(), "a/new.ltx", strings.NewReader(body), objstore.PutOptions{Timestamp: at, IfAbsent: true})
+		return err
+	}
+	second := make(chan error, 1)
+	var once sync.Once
+	hook := func(typ byte) verdict {
+		if typ == typRename {
+			once.Do(func() {
+				go func() { second <- putNew(other, "second") }()
+				for before := s.requests.Load(); s.requests.Load() < before+20 && len(second) == 0; {
+					time.Sleep(time.Millisecond) // until it has met the claim, or is through
+				}
+			})
+		}
+		return pass
+	}
+	s.at.Store(&hook)
+	if err := putNew(store, "first"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-second; !errors.Is(err, fs.ErrExist) {
+		t.Fatalf("the second: %v, want fs.ErrExist", err)
+	}
+	wantBody(t, store, "a/new.ltx", "first")
 	wantHidden(t, base)
 }
