@@ -44,8 +44,8 @@ func New(cfg Config) (*Archiver, error) {
 
 // Run archives until ctx ends: then it flushes what waits, bounded in time, and
 // returns nil. What is not flushed is still in the stream. It waits out whatever
-// passes or can be mended outside. Errors: a destination that cannot be listed
-// when it begins, a stream that does not exist, a denied permission.
+// passes or can be mended outside, a stream that does not exist yet too. Errors: a destination that cannot be listed
+// when it begins, a denied permission.
 func (a *Archiver) Run(ctx context.Context) error {
 	if err := a.begin(); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (a *Archiver) run(ctx context.Context) error {
 	if err := a.probe(ctx); err != nil {
 		return err
 	}
-	str, err := stream.Open(ctx, a.cfg.JS, a.cfg.Stream)
+	str, err := a.openStream(ctx)
 	if err != nil {
 		return err
 	}
@@ -90,10 +90,28 @@ func (a *Archiver) run(ctx context.Context) error {
 	for _, d := range a.cfg.Destinations {
 		g.Go(func() error { return a.serve(ctx, d, str, p, leases) })
 	}
-	if a.cfg.TrimAfter > 0 {
+	if a.cfg.TrimAfter > 0 && str.Config().MaxAge == 0 {
 		g.Go(func() error { a.trim(ctx, str, p); return nil })
 	}
 	return g.Wait()
+}
+
+// openStream waits for the stream: whoever publishes first makes it.
+func (a *Archiver) openStream(ctx context.Context) (*stream.Stream, error) {
+	for told := false; ; told = true {
+		str, err := stream.Open(ctx, a.cfg.JS, a.cfg.Stream)
+		if err == nil || stream.Classify(err) == stream.Permanent {
+			return str, err
+		}
+		if !told && ctx.Err() == nil {
+			a.cfg.Logger.Warn("the stream cannot be opened, waiting for it", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(a.cfg.Discover / 4):
+		}
+	}
 }
 
 // probe lists a little of each destination, so that a wrong name or credential

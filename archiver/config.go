@@ -56,8 +56,8 @@ type Config struct {
 	Policy     compactor.Policy   // default: everything is kept
 
 	// TrimAfter is how old messages are at least before they are trimmed from
-	// the stream, once every archive that was ever written from it has them; 0:
-	// nothing is trimmed. Subscribers that were away for less need no archive.
+	// the stream, once every archive that was ever written from it has them; 0, or
+	// a stream that drops messages by age: nothing is trimmed. Subscribers that were away for less need no archive.
 	TrimAfter time.Duration
 
 	Parallelism int           // merges at a time, default DefaultParallelism

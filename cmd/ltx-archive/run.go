@@ -18,7 +18,6 @@ import (
 	"github.com/ltxstream/ltxstream/internal/control"
 	"github.com/ltxstream/ltxstream/internal/daemon"
 	"github.com/ltxstream/ltxstream/internal/natsconn"
-	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -106,16 +105,12 @@ func (c *runCmd) archive(ctx context.Context, e *env, nc *nats.Conn, js jetstrea
 		return err
 	}
 	defer closeAll()
-	trim, err := c.trimAfter(ctx, js)
-	if err != nil {
-		return err
-	}
 	registry := daemon.NewRegistry()
 	client := control.Client{NC: nc}
 	a, err := archiver.New(archiver.Config{
 		JS: js, Stream: c.Stream, DBs: dbs, Destinations: dests, StageDir: stage, FlushInterval: c.Flush,
 		Schedule: compactor.Schedule{Windows: c.Windows, Snapshot: c.SnapshotInterval}, Policy: c.policy(),
-		TrimAfter: trim, Parallelism: c.Merges, LeaseTTL: c.LeaseTTL,
+		TrimAfter: c.TrimAfter, Parallelism: c.Merges, LeaseTTL: c.LeaseTTL,
 		AskFull: func(ctx context.Context, db wire.DB) error {
 			_, err := client.Full(ctx, db, askTimeout)
 			return err
@@ -177,15 +172,6 @@ func destName(url string) string {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(url)) // never fails
 	return fmt.Sprintf("%s-%08x", scheme, h.Sum32())
-}
-
-// trimAfter is 0 where the stream drops messages by age itself.
-func (c *runCmd) trimAfter(ctx context.Context, js jetstream.JetStream) (time.Duration, error) {
-	str, err := stream.Open(ctx, js, c.Stream)
-	if err != nil || str.Config().MaxAge > 0 {
-		return 0, err
-	}
-	return c.TrimAfter, nil
 }
 
 // role is the archiver as the health endpoints see it.

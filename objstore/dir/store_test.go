@@ -37,6 +37,7 @@ func open(t testing.TB, cfg Config) *Store {
 }
 
 func TestStore(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	b := objstoretest.Backend{
 		Open: func(t testing.TB, prefix string) objstore.Store {
@@ -61,6 +62,7 @@ func TestStore(t *testing.T) {
 
 // TestDenied runs that part of the suite as a user whom modes stop.
 func TestDenied(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("part of TestStore")
 	}
@@ -87,6 +89,7 @@ func TestDenied(t *testing.T) {
 
 // TestRoot: a directory that is missing is an error until somebody makes it.
 func TestRoot(t *testing.T) {
+	t.Parallel()
 	list := func(s *Store) (err error) {
 		for _, err = range s.List(t.Context(), "", "") {
 		}
@@ -157,6 +160,7 @@ func TestRoot(t *testing.T) {
 }
 
 func TestParseURL(t *testing.T) {
+	t.Parallel()
 	for raw, want := range map[string]Config{
 		"file:///var/ltx":                     {Path: "/var/ltx"},
 		"file://localhost/var/ltx":            {Path: "/var/ltx"},
@@ -204,6 +208,7 @@ func hidden(t *testing.T, root string) (names []string) {
 
 // TestMeta: metadata is that of this object, and goes with it.
 func TestMeta(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	s := open(t, Config{Path: root})
 	put := func(body string, at time.Time, meta map[string]string) {
@@ -250,6 +255,7 @@ func TestMeta(t *testing.T) {
 
 // TestDebris: what killed processes left is invisible, and goes when old.
 func TestDebris(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	s := open(t, Config{Path: root})
 	put := func(key string) {
@@ -314,6 +320,7 @@ func TestDebris(t *testing.T) {
 // TestDirectoriesComeAndGo: deletions remove empty directories while puts want
 // them.
 func TestDirectoriesComeAndGo(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	s := open(t, Config{Path: root})
 	var g errgroup.Group
@@ -344,6 +351,7 @@ func TestDirectoriesComeAndGo(t *testing.T) {
 
 // TestNested: an object cannot lie below another one, and says so.
 func TestNested(t *testing.T) {
+	t.Parallel()
 	s := open(t, Config{Path: t.TempDir()})
 	put := func(key string) error {
 		_, err := s.Put(t.Context(), key, strings.NewReader("x"), objstore.PutOptions{Timestamp: at})
@@ -368,6 +376,7 @@ func TestNested(t *testing.T) {
 // TestReaderSaysShort: a source that breaks off with io.ErrUnexpectedEOF is not
 // at its end.
 func TestReaderSaysShort(t *testing.T) {
+	t.Parallel()
 	s := open(t, Config{Path: t.TempDir()})
 	body := io.MultiReader(strings.NewReader("half"), broken{})
 	_, err := s.Put(t.Context(), "a/x.ltx", body, objstore.PutOptions{Timestamp: at})
@@ -381,6 +390,7 @@ type broken struct{}
 func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, "size=1m"); err != nil {
 		t.Skipf("no small disk to be had: %v", err)
@@ -401,6 +411,7 @@ func TestDiskFull(t *testing.T) {
 
 // TestListReadsNoMore: directories that hold no key of the listing are not read.
 func TestListReadsNoMore(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	s := open(t, Config{Path: root})
 	for _, key := range []string{"db/ltx/0001/1", "db/ltx/0001/2", "db/ltx/0002/1", "db/ltx/0003/1"} {
@@ -445,6 +456,7 @@ func (c *countedReads) ReadDir(ctx context.Context, name string) ([]fs.DirEntry,
 
 // TestListMany: a large directory, in order.
 func TestListMany(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("makes 10,000 files")
 	}

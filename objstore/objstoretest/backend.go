@@ -42,7 +42,8 @@ type Backend struct {
 	ListTimestamps bool
 	// PartSize is the size of the pieces of a streamed Put, 0: it has none.
 	PartSize int64
-	// Quick leaves out what needs thousands of objects (a slow emulator).
+	// Quick leaves out what needs thousands of objects or tens of MiB (a slow
+	// emulator, or a second server of one backend).
 	Quick bool
 }
 

@@ -39,7 +39,10 @@ func sameStream(t *testing.T, r io.Reader, seed uint64, n int64) {
 }
 
 func testStreamed(t *testing.T, b Backend) {
-	const size = 64<<20 + 17
+	size := int64(64<<20 + 17)
+	if b.Quick {
+		size = 8<<20 + 17
+	}
 	stream(t, b, size, []int64{0, 1, size / 2, size - 1000})
 }
 
@@ -220,7 +223,10 @@ func testCancelledBefore(t *testing.T, b Backend) {
 
 func testCancelledBody(t *testing.T, b Backend) {
 	s := b.open(t)
-	const size = 32 << 20
+	size := int64(32 << 20)
+	if b.Quick {
+		size = 8 << 20
+	}
 	if _, err := s.Put(t.Context(), "a/x.ltx", generator(1, size), objstore.PutOptions{Timestamp: stamp}); err != nil {
 		t.Fatal(err)
 	}

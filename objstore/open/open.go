@@ -11,7 +11,9 @@ import (
 
 	"github.com/ltxstream/ltxstream/objstore"
 	"github.com/ltxstream/ltxstream/objstore/dir"
+	"github.com/ltxstream/ltxstream/objstore/gcs"
 	"github.com/ltxstream/ltxstream/objstore/levels"
+	"github.com/ltxstream/ltxstream/objstore/sftp"
 )
 
 // Options of [Archive]. Zero values mean the defaults.
@@ -69,6 +71,20 @@ func (o Options) store(ctx context.Context, u *url.URL) (objstore.Store, levels.
 		}
 		cfg.Create = cfg.Create || o.Write
 		s, err := dir.New(ctx, cfg)
+		return s, levels.Decimal, err
+	case "gs":
+		cfg, err := gcs.ParseURL(u)
+		if err != nil {
+			return nil, 0, badURL(err)
+		}
+		s, err := gcs.New(ctx, cfg)
+		return s, levels.Decimal, err
+	case "sftp":
+		cfg, err := sftp.ParseURL(u)
+		if err != nil {
+			return nil, 0, badURL(err)
+		}
+		s, err := sftp.New(ctx, cfg)
 		return s, levels.Decimal, err
 	}
 	return nil, 0, fmt.Errorf("%w: scheme %q; want %s", ErrURL, u.Scheme, Forms)

@@ -29,3 +29,6 @@ azurite() {
   (cd "$dir/azurite" && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error)
 }
 azurite
+
+# OpenSSH's server is the system's own.
+[ -x "$(PATH=$PATH:/usr/sbin command -v sshd)" ] || echo "sshd is missing: the SFTP tests will be skipped (apt-get install openssh-server)"

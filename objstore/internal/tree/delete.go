@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -90,17 +89,15 @@ func (d *deletion) remove(ctx context.Context, key string) (removed bool, err er
 	if err := d.s.fs.Remove(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	d.s.discard(ctx, metaPath(name, file.Size(), file.ModTime()))
-	return true, nil
+	return true, d.s.removeMeta(ctx, metaPath(name, file.Size(), file.ModTime()))
 }
 
 // prune removes the directory if it is empty, and those above it, up to the
 // root. A Put that wanted it makes it again.
 func (s *Store) prune(ctx context.Context, dir string) {
-	for strings.HasPrefix(dir, s.cfg.Root) && len(dir) > len(s.cfg.Root) {
+	for ; dir != s.cfg.Root; dir = path.Dir(dir) {
 		if s.fs.Rmdir(ctx, dir) != nil {
 			return
 		}
-		dir = path.Dir(dir)
 	}
 }

@@ -19,7 +19,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 	return func(yield func(objstore.Info, error) bool) {
 		w := walk{s: s, prefix: prefix, after: after, yield: yield}
 		if err := w.run(ctx); err != nil && !errors.Is(err, errStopped) {
-			yield(objstore.Info{}, fmt.Errorf("list %s: %w", prefix, err))
+			yield(objstore.Info{}, fmt.Errorf("list %q: %w", prefix, err))
 		}
 	}
 }

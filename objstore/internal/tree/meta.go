@@ -41,10 +41,17 @@ func (s *Store) readMeta(ctx context.Context, name string, file fs.FileInfo) (me
 	if err := json.Unmarshal(b, &c); err != nil {
 		return nil, fmt.Errorf("metadata in %s: %w", sidecarName, err)
 	}
-	if c.Timestamp.Sub(stamp(file.ModTime())).Abs() > s.cfg.Coarse {
-		return nil, nil // of an older one in the same second
+	if !c.describes(file) {
+		return nil, nil
 	}
 	return c.Meta, nil
+}
+
+// describes says whether the file has the sidecar's time, and not that of an
+// older or newer one in the same second. It may have whole seconds alone.
+func (c sidecar) describes(file fs.FileInfo) bool {
+	mtime := stamp(file.ModTime())
+	return c.Timestamp.Equal(mtime) || c.Timestamp.Truncate(time.Second).Equal(mtime)
 }
 
 // writeMeta puts the metadata where the upload's object will look for it. What
@@ -52,10 +59,7 @@ func (s *Store) readMeta(ctx context.Context, name string, file fs.FileInfo) (me
 func (s *Store) writeMeta(ctx context.Context, u *upload) error {
 	name := metaPath(u.name, u.size, u.mtime)
 	if len(u.meta) == 0 {
-		if err := s.fs.Remove(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
+		return s.removeMeta(ctx, name)
 	}
 	b, err := json.Marshal(sidecar{Timestamp: u.mtime, Meta: u.meta})
 	if err != nil {
@@ -74,6 +78,18 @@ func (s *Store) writeMeta(ctx context.Context, u *upload) error {
 		s.discard(ctx, temp)
 	}
 	return err
+}
+
+// removeMeta looks first: mostly there is nothing to remove.
+func (s *Store) removeMeta(ctx context.Context, name string) error {
+	file, err := s.lstat(ctx, name)
+	if err != nil || file == nil {
+		return err
+	}
+	if err := s.fs.Remove(ctx, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // undescribe removes the metadata of an object that did not become visible

@@ -20,7 +20,7 @@ const (
 	// of the caller's context does not interrupt, and tidyTimeout the removal of
 	// what a failed Put leaves.
 	finishTimeout = 30 * time.Second
-	tidyTimeout   = 5 * time.Second
+	tidyTimeout   = 2 * time.Second
 	// dirTries is how often a Put makes a directory that is removed under it.
 	dirTries = 20
 )
@@ -49,8 +49,8 @@ func (s *Store) put(ctx context.Context, key string, r io.Reader, opts objstore.
 	s.sweep(ctx)
 	u := upload{s: s, name: s.path(key), mtime: stamp(opts.Timestamp), meta: opts.Meta}
 	if opts.IfAbsent { // spare the upload; the answer that counts comes at its end
-		if file, err := s.lstat(ctx, u.name); err != nil || file != nil && file.Mode().IsRegular() {
-			return objstore.Info{}, errors.Join(err, existIf(file != nil))
+		if err := u.taken(ctx); err != nil {
+			return objstore.Info{}, err
 		}
 	}
 	err := u.write(ctx, r)
@@ -62,13 +62,6 @@ func (s *Store) put(ctx context.Context, key string, r io.Reader, opts objstore.
 		return objstore.Info{}, err
 	}
 	return objstore.Info{Key: key, Size: u.size, Timestamp: u.mtime, Coarse: s.cfg.Coarse, Meta: opts.Meta}, nil
-}
-
-func existIf(exists bool) error {
-	if exists {
-		return fs.ErrExist
-	}
-	return nil
 }
 
 // upload is one Put.
@@ -240,6 +233,15 @@ func (u *upload) rename(ctx context.Context) error {
 	return err
 }
 
+// taken is fs.ErrExist where the object exists.
+func (u *upload) taken(ctx context.Context) error {
+	file, err := u.s.lstat(ctx, u.name)
+	if err == nil && file != nil && file.Mode().IsRegular() {
+		return fs.ErrExist
+	}
+	return err
+}
+
 // nameIfAbsent gives the temporary the object's name unless that is taken: by a
 // second link, which the file system grants to one only.
 func (u *upload) nameIfAbsent(ctx context.Context) error {
@@ -247,8 +249,8 @@ func (u *upload) nameIfAbsent(ctx context.Context) error {
 	if err == nil || errors.Is(err, objstore.ErrTransient) {
 		return err
 	}
-	if file, err := u.s.lstat(ctx, u.name); err != nil || file != nil {
-		return errors.Join(err, existIf(file != nil))
+	if err := u.taken(ctx); err != nil {
+		return err
 	}
 	return u.nameByClaim(ctx) // no hard links here: vfat, some servers
 }
@@ -260,32 +262,45 @@ const claimPause = 20 * time.Millisecond
 // that none of those who want the object absent comes between look and rename.
 func (u *upload) nameByClaim(ctx context.Context) error {
 	claim := claimPath(u.name)
-	for {
-		f, err := u.s.fs.Create(ctx, claim)
+	if err := u.claim(ctx, claim); err != nil {
+		return err
+	}
+	defer u.s.discard(ctx, claim)
+	if err := u.taken(ctx); err != nil {
+		return err
+	}
+	return u.rename(ctx)
+}
+
+// claim waits until it has the claim or the object exists.
+func (u *upload) claim(ctx context.Context, name string) error {
+	for free := 0; ; {
+		f, err := u.s.fs.Create(ctx, name)
 		if err == nil {
 			f.Abort()
-			break
+			return nil
 		}
-		taken, errStat := u.s.lstat(ctx, u.name)
-		if errStat != nil || taken != nil {
-			return errors.Join(errStat, existIf(taken != nil))
+		if errors.Is(err, objstore.ErrTransient) || errors.Is(err, fs.ErrPermission) {
+			return err
 		}
-		if held, errStat := u.s.lstat(ctx, claim); errStat != nil || held == nil {
-			if errors.Is(err, fs.ErrPermission) || errors.Is(err, objstore.ErrTransient) || errStat != nil {
-				return errors.Join(err, errStat)
-			}
+		if err := u.taken(ctx); err != nil {
+			return err
+		}
+		held, errStat := u.s.lstat(ctx, name)
+		if errStat != nil {
+			return errStat
+		}
+		if held != nil {
+			free = 0
+		} else if free++; free == 3 { // it was not for a claim that is gone by now
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return objstore.Transient(fmt.Errorf("another Put holds %s: %w", claim, err))
+			return objstore.Transient(fmt.Errorf("another Put holds %s", name))
 		case <-time.After(claimPause):
 		}
 	}
-	defer u.s.discard(ctx, claim)
-	if file, err := u.s.lstat(ctx, u.name); err != nil || file != nil {
-		return errors.Join(err, existIf(file != nil))
-	}
-	return u.rename(ctx)
 }
 
 // discard removes the temporary, even after the end of the context.
