@@ -202,15 +202,16 @@ const (
 
 // CheckKey refuses a key that some backend could not hold: it must be 1 to 700
 // printable ASCII characters in segments joined by "/", none of them empty,
-// "." or "..", or beginning with "." (backends keep debris under such names),
-// and without the characters \ : * ? " < > | # % and space.
+// beginning with "." (backends keep debris under such names) or ending with it
+// (Azure and Windows lose the dot), and without the characters
+// \ : * ? " < > | # % and space.
 func CheckKey(key string) error {
 	if key == "" || len(key) > maxKeyLen {
 		return fmt.Errorf("%w: key of %d characters, want 1 to %d", fs.ErrInvalid, len(key), maxKeyLen)
 	}
 	for segment := range strings.SplitSeq(key, "/") {
-		if segment == "" || segment[0] == '.' {
-			return fmt.Errorf("%w: key %q has a segment that is empty or begins with a dot", fs.ErrInvalid, key)
+		if segment == "" || segment[0] == '.' || segment[len(segment)-1] == '.' {
+			return fmt.Errorf("%w: key %q has a segment that is empty, or begins or ends with a dot", fs.ErrInvalid, key)
 		}
 	}
 	if i := strings.IndexFunc(key, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`\:*?"<>|#%`, c) }); i >= 0 {

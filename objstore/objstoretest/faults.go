@@ -92,8 +92,10 @@ func (f *Faults) next(req *http.Request) Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	asked := req.Header.Get("Range")
-	if azure := req.Header.Get("x-ms-range"); azure != "" {
-		asked = azure
+	for name, values := range req.Header { // not Get: Azure's SDK does not use the canonical form
+		if strings.EqualFold(name, "x-ms-range") {
+			asked = values[0]
+		}
 	}
 	f.mu.ranges = append(f.mu.ranges, asked)
 	r := f.mu.rule

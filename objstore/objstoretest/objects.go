@@ -324,7 +324,7 @@ func testSecondStore(t *testing.T, b Backend) {
 func testBadArguments(t *testing.T, b Backend) {
 	s := b.open(t)
 	good := objstore.PutOptions{Timestamp: stamp}
-	for _, key := range []string{"", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.tmp", "a b", "ä", "a*b", "a\x00b", strings.Repeat("k", 701)} {
+	for _, key := range []string{"", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.tmp", "a.", "a./b", "a b", "ä", "a*b", "a\x00b", strings.Repeat("k", 701)} {
 		if _, err := s.Put(t.Context(), key, strings.NewReader("x"), good); !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("put %q: %v, want fs.ErrInvalid", key, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/ltxstream/ltxstream/objstore"
+	"github.com/ltxstream/ltxstream/objstore/azure"
 	"github.com/ltxstream/ltxstream/objstore/dir"
 	"github.com/ltxstream/ltxstream/objstore/gcs"
 	"github.com/ltxstream/ltxstream/objstore/levels"
@@ -78,6 +79,13 @@ func (o Options) store(ctx context.Context, u *url.URL) (objstore.Store, levels.
 			return nil, 0, badURL(err)
 		}
 		s, err := gcs.New(ctx, cfg)
+		return s, levels.Decimal, err
+	case "abs":
+		cfg, err := azure.ParseURL(u)
+		if err != nil {
+			return nil, 0, badURL(err)
+		}
+		s, err := azure.New(ctx, cfg)
 		return s, levels.Decimal, err
 	case "sftp":
 		cfg, err := sftp.ParseURL(u)
