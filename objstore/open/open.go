@@ -66,36 +66,33 @@ func parse(raw string) (*url.URL, error) {
 func (o Options) store(ctx context.Context, u *url.URL) (objstore.Store, levels.Layout, error) {
 	switch u.Scheme {
 	case "file":
-		cfg, err := dir.ParseURL(u)
-		if err != nil {
-			return nil, 0, badURL(err)
+		create := func(cfg dir.Config) dir.Config {
+			cfg.Create = cfg.Create || o.Write
+			return cfg
 		}
-		cfg.Create = cfg.Create || o.Write
-		s, err := dir.New(ctx, cfg)
-		return s, levels.Decimal, err
+		return opened(ctx, u, levels.Decimal, dir.ParseURL, create, dir.New)
 	case "gs":
-		cfg, err := gcs.ParseURL(u)
-		if err != nil {
-			return nil, 0, badURL(err)
-		}
-		s, err := gcs.New(ctx, cfg)
-		return s, levels.Decimal, err
+		return opened(ctx, u, levels.Decimal, gcs.ParseURL, as[gcs.Config], gcs.New)
 	case "abs":
-		cfg, err := azure.ParseURL(u)
-		if err != nil {
-			return nil, 0, badURL(err)
-		}
-		s, err := azure.New(ctx, cfg)
-		return s, levels.Decimal, err
+		return opened(ctx, u, levels.Decimal, azure.ParseURL, as[azure.Config], azure.New)
 	case "sftp":
-		cfg, err := sftp.ParseURL(u)
-		if err != nil {
-			return nil, 0, badURL(err)
-		}
-		s, err := sftp.New(ctx, cfg)
-		return s, levels.Decimal, err
+		return opened(ctx, u, levels.Decimal, sftp.ParseURL, as[sftp.Config], sftp.New)
 	}
 	return nil, 0, fmt.Errorf("%w: scheme %q; want %s", ErrURL, u.Scheme, Forms)
 }
 
-func badURL(err error) error { return fmt.Errorf("%w: %w", ErrURL, err) }
+// opened makes a store of a URL: its configuration, what we add to it, the store.
+func opened[C any, S objstore.Store](ctx context.Context, u *url.URL, layout levels.Layout, parse func(*url.URL) (C, error), add func(C) C, open func(context.Context, C) (S, error)) (objstore.Store, levels.Layout, error) {
+	cfg, err := parse(u)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: %w", ErrURL, err)
+	}
+	s, err := open(ctx, add(cfg))
+	if err != nil {
+		return nil, 0, err
+	}
+	return s, layout, nil
+}
+
+// as adds nothing.
+func as[C any](cfg C) C { return cfg }
