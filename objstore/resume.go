@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"time"
 )
 
@@ -30,65 +31,70 @@ type body struct {
 	a            *attempts
 
 	cur    io.ReadCloser // nil: broken off
-	cancel context.CancelCauseFunc
-	watch  *time.Timer // ends a read that takes too long
+	try    context.Context
+	cancel context.CancelCauseFunc // of try
+	watch  *time.Timer             // ends a read that takes too long
+
+	broke error // of the last read: to be tried again or returned by the next
+	end   error // of every further read
 }
 
 func (b *body) open() error {
-	ctx, cancel := context.WithCancelCause(b.ctx)
-	watch := time.AfterFunc(b.r.cfg.CallTimeout, func() { cancel(errCallTimeout) })
-	cur, err := b.r.Store.Get(ctx, b.key, b.offset, b.size)
-	watch.Stop()
+	b.try, b.cancel = context.WithCancelCause(b.ctx)
+	cancel := b.cancel
+	b.watch = time.AfterFunc(b.r.cfg.CallTimeout, func() { cancel(errCallTimeout) })
+	cur, err := b.r.Store.Get(b.try, b.key, b.offset, b.size)
+	b.watch.Stop()
 	if err != nil {
-		err = b.slow(ctx, err)
-		cancel(nil)
+		err = b.slow(err)
+		b.cancel(nil)
 		return err
 	}
-	b.cur, b.cancel, b.watch = cur, cancel, watch
+	b.cur = cur
 	return nil
 }
 
 // slow marks the error of a try that we ended as temporary.
-func (b *body) slow(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errCallTimeout) && b.ctx.Err() == nil {
+func (b *body) slow(err error) error {
+	if errors.Is(context.Cause(b.try), errCallTimeout) && b.ctx.Err() == nil {
 		return Transient(errors.Join(errCallTimeout, err))
 	}
 	return err
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if b.size == 0 || len(p) == 0 {
-		return 0, eofIf(b.size == 0)
-	}
-	if b.size > 0 && int64(len(p)) > b.size {
+	switch {
+	case b.end != nil:
+		return 0, b.end
+	case b.size == 0:
+		return 0, io.EOF
+	case len(p) == 0:
+		return 0, nil
+	case b.size > 0 && int64(len(p)) > b.size:
 		p = p[:b.size]
 	}
 	for {
+		if b.broke != nil {
+			if b.end = b.a.again(b.ctx, b.broke); b.end != nil {
+				return 0, b.end
+			}
+			b.broke = nil
+		}
 		n, err := b.read(p)
 		if n > 0 {
-			b.offset += int64(n)
-			if b.size > 0 {
-				b.size -= int64(n)
-			}
 			b.a.progress()
 		}
 		switch {
-		case err == nil || errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		case err == io.EOF: // bare: a lost connection may wrap io.EOF too
+			b.end = err
 			return n, err
-		case n > 0:
-			return n, nil // and break again at the next read
+		case err != nil:
+			b.broke = err
 		}
-		if err = b.a.again(b.ctx, err); err != nil {
-			return 0, err
+		if n > 0 || err == nil {
+			return n, nil
 		}
 	}
-}
-
-func eofIf(end bool) error {
-	if end {
-		return io.EOF
-	}
-	return nil
 }
 
 // read reads once, from a new body where the last one broke.
@@ -100,30 +106,29 @@ func (b *body) read(p []byte) (n int, err error) {
 	}
 	b.watch.Reset(b.r.cfg.CallTimeout)
 	n, err = b.cur.Read(p)
-	if !b.watch.Stop() && err != nil && b.ctx.Err() == nil {
-		err = Transient(errors.Join(errCallTimeout, err))
+	b.watch.Stop()
+	b.offset += int64(n)
+	if b.size > 0 {
+		b.size -= int64(n)
 	}
 	if err != nil && err != io.EOF {
-		b.drop()
+		err = b.slow(err)
+		_ = b.close() // it is broken: what it says adds nothing
 	}
 	return n, err
 }
 
-// drop closes a broken body; what it says of that adds nothing.
-func (b *body) drop() {
-	b.watch.Stop()
-	_ = b.cur.Close()
-	b.cancel(nil)
-	b.cur = nil
-}
-
-func (b *body) Close() error {
+func (b *body) close() error {
 	if b.cur == nil {
 		return nil
 	}
-	b.watch.Stop()
 	err := b.cur.Close()
 	b.cancel(nil)
 	b.cur = nil
 	return err
+}
+
+func (b *body) Close() error {
+	b.end = fs.ErrClosed
+	return b.close()
 }
