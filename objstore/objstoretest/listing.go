@@ -86,39 +86,64 @@ func fill(t *testing.T, s objstore.Store, prefix string, n int) []string {
 	return keys
 }
 
-// testListPages: page by page, on demand, and with a seek no more than needed.
-func testListPages(t *testing.T, b Backend) {
-	n := 2*b.ListPage + b.ListPage/2
-	if b.ListPage == 0 || b.Quick {
+// testMany puts more objects than a page or a batch holds: they are listed
+// page by page, on demand, with a seek no more pages than needed, and deleted
+// in batches.
+func testMany(t *testing.T, b Backend) {
+	n := 2*max(b.ListPage, b.DeleteBatch) + 10
+	if b.ListPage == 0 && b.DeleteBatch <= 1 || b.Quick {
 		n = 50
 	}
 	s := b.open(t)
 	keys := fill(t, s, "db/ltx/1/", n)
-	fill(t, s, "db/ltx/2/", 3)
+	kept := fill(t, s, "db/ltx/2/", 3)
 	if got := listKeys(t, s, "db/ltx/1/", ""); got != strings.Join(keys, " ") {
 		t.Fatalf("a listing of %d objects differs", n)
 	}
 	if got := listKeys(t, s, "db/ltx/1/", keys[n-3]); got != strings.Join(keys[n-2:], " ") {
 		t.Fatalf("the end is %q", got)
 	}
-	if b.Requests == nil || n == 50 {
+	if b.ListPage > 0 {
+		pages := pieces(n, b.ListPage)
+		b.cost(t, "list all", pages*b.Budget.ListPerPage, func() { list(t, s, "db/ltx/1/", "") })
+		b.cost(t, "list the end", b.Budget.ListPerPage, func() { list(t, s, "db/ltx/1/", keys[n-3]) })
+		b.cost(t, "list the first", b.Budget.ListPerPage, func() {
+			for range s.List(t.Context(), "db/ltx/1/", "") {
+				break
+			}
+		})
+	}
+	slices.Reverse(keys)
+	remove := func() {
+		if err := s.Delete(t.Context(), keys...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.DeleteBatch > 0 {
+		b.cost(t, "delete all", pieces(n, b.DeleteBatch)*b.Budget.DeletePerBatch, remove)
+	} else {
+		remove()
+	}
+	if got := listKeys(t, s, "", ""); got != strings.Join(kept, " ") {
+		t.Fatalf("left %q", got)
+	}
+}
+
+// pieces is how many pieces of that size n takes.
+func pieces(n, size int) int64 { return int64((n + size - 1) / size) }
+
+// cost fails if call takes more than want requests, where they are counted.
+func (b Backend) cost(t *testing.T, what string, want int64, call func()) {
+	t.Helper()
+	if b.Requests == nil {
+		call()
 		return
 	}
-	cost := func(want int64, call func()) {
-		t.Helper()
-		before := b.Requests()
-		call()
-		if got := b.Requests() - before; got > want*b.Budget.ListPerPage {
-			t.Errorf("%d requests, want at most %d", got, want*b.Budget.ListPerPage)
-		}
+	before := b.Requests()
+	call()
+	if got := b.Requests() - before; got > want {
+		t.Errorf("%s: %d requests, want at most %d", what, got, want)
 	}
-	cost(3, func() { list(t, s, "db/ltx/1/", "") })
-	cost(1, func() { list(t, s, "db/ltx/1/", keys[n-3]) })
-	cost(1, func() {
-		for range s.List(t.Context(), "db/ltx/1/", "") {
-			break
-		}
-	})
 }
 
 func testListTimestamps(t *testing.T, b Backend) {
@@ -159,58 +184,23 @@ func testDelete(t *testing.T, b Backend) {
 	}
 }
 
-func testDeleteMany(t *testing.T, b Backend) {
-	n := 2*b.DeleteBatch + 10
-	if b.DeleteBatch <= 1 || b.Quick {
-		n = 50
-	}
-	s := b.open(t)
-	keys := fill(t, s, "db/", n)
-	putString(t, s, "kept.ltx", "x")
-	slices.Reverse(keys)
-	var before int64
-	if b.Requests != nil {
-		before = b.Requests()
-	}
-	if err := s.Delete(t.Context(), keys...); err != nil {
-		t.Fatal(err)
-	}
-	if b.Requests != nil && b.DeleteBatch > 0 {
-		batches := int64((n + b.DeleteBatch - 1) / b.DeleteBatch)
-		if got := b.Requests() - before; got > batches*b.Budget.DeletePerBatch {
-			t.Errorf("%d requests for %d objects, want at most %d", got, n, batches*b.Budget.DeletePerBatch)
-		}
-	}
-	if got := listKeys(t, s, "", ""); got != "kept.ltx" {
-		t.Fatalf("left %q", got)
-	}
-}
-
 func testBudget(t *testing.T, b Backend) {
 	if b.Requests == nil {
 		t.Skip("requests are not counted")
 	}
-	cost := func(what string, want int64, call func()) {
-		t.Helper()
-		before := b.Requests()
-		call()
-		if got := b.Requests() - before; got > want {
-			t.Errorf("%s: %d requests, want at most %d", what, got, want)
-		}
-	}
 	var s objstore.Store
-	cost("open", b.Budget.Open, func() { s = b.open(t) })
+	b.cost(t, "open", b.Budget.Open, func() { s = b.open(t) })
 	putString(t, s, "a/warm.ltx", "x") // connections, tokens
-	cost("small put", b.Budget.SmallPut, func() { put(t, s, "a/x.ltx", content(1, 5000)) })
-	cost("get", b.Budget.Get, func() { get(t, s, "a/x.ltx", 0, -1) })
-	cost("get range", b.Budget.Get, func() { get(t, s, "a/x.ltx", 100, 50) })
-	cost("stat", b.Budget.Stat, func() {
+	b.cost(t, "small put", b.Budget.SmallPut, func() { put(t, s, "a/x.ltx", content(1, 5000)) })
+	b.cost(t, "get", b.Budget.Get, func() { get(t, s, "a/x.ltx", 0, -1) })
+	b.cost(t, "get range", b.Budget.Get, func() { get(t, s, "a/x.ltx", 100, 50) })
+	b.cost(t, "stat", b.Budget.Stat, func() {
 		if _, err := s.Stat(t.Context(), "a/x.ltx"); err != nil {
 			t.Error(err)
 		}
 	})
-	cost("list", b.Budget.ListPerPage, func() { list(t, s, "a/", "") })
-	cost("delete", b.Budget.DeletePerBatch, func() {
+	b.cost(t, "list", b.Budget.ListPerPage, func() { list(t, s, "a/", "") })
+	b.cost(t, "delete", b.Budget.DeletePerBatch, func() {
 		if err := s.Delete(t.Context(), "a/x.ltx"); err != nil {
 			t.Error(err)
 		}
