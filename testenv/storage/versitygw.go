@@ -17,7 +17,8 @@ import (
 )
 
 // VersityGW is one versitygw: S3 with real signatures, conditional writes and
-// multipart uploads, on a directory.
+// multipart uploads, on a directory. Where it keeps metadata in attributes of
+// files, on ext4 for one, an upload may have some hundreds of parts, no more.
 type VersityGW struct {
 	URL                  string // the endpoint; buckets are in the path
 	AccessKey, SecretKey string // of root, who may do everything
