@@ -40,8 +40,8 @@ type RetryConfig struct {
 // of a Get is continued where it broke off. A listing continues behind the
 // last key it yielded.
 //
-// A Put is tried again only when r is an io.Seeker (from its offset at the
-// call); else its first error is returned. A Put with IfAbsent whose first try
+// A Put is tried again only when r is an io.Seeker that can (from its offset
+// at the call); else its first error is returned. A Put with IfAbsent whose first try
 // was stored although its answer got lost returns fs.ErrExist from the second:
 // who needs to know reads the object back.
 func Retry(s Store, cfg RetryConfig) Store {
@@ -174,8 +174,8 @@ func (r *retrier) Put(ctx context.Context, key string, body io.Reader, opts PutO
 		return r.Store.Put(ctx, key, body, opts)
 	}
 	start, err := seeker.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return Info{}, fmt.Errorf("put %s: %w", key, err)
+	if err != nil { // an *os.File may be a pipe
+		return r.Store.Put(ctx, key, body, opts)
 	}
 	for a := r.attempts("put"); ; {
 		info, err := r.Store.Put(ctx, key, body, opts)

@@ -186,7 +186,9 @@ func (s *httpStore) List(ctx context.Context, prefix, after string) iter.Seq2[ob
 		var keys []string
 		resp, err := s.do(ctx, http.MethodGet, "", nil)
 		if err == nil {
-			err = errors.Join(json.NewDecoder(resp.Body).Decode(&keys), resp.Body.Close())
+			if err = errors.Join(json.NewDecoder(resp.Body).Decode(&keys), resp.Body.Close()); err != nil {
+				err = transport(ctx, err)
+			}
 		}
 		if err != nil {
 			yield(objstore.Info{}, err)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -52,6 +53,7 @@ func RunFaults(t *testing.T, open func(t testing.TB, rt http.RoundTripper, prefi
 		{"Hang", testFaultsHang},
 		{"CutBody", testFaultsCutBody},
 		{"StallBody", testFaultsStallBody},
+		{"CutListing", testFaultsCutListing},
 		{"LostCommit", testFaultsLostCommit},
 		{"Streamed", testFaultsStreamed},
 		{"Permanent", testFaultsPermanent},
@@ -302,6 +304,25 @@ func testFaultsStallBody(t *testing.T, x *faultSuite) {
 		x.resumed(t, fmt.Sprintf("stall after %d", n), StallBody(n), 0, -1, n)
 		if took := time.Since(start); took < faultTimeout/2 {
 			t.Errorf("stall after %d: went on after %s", n, took)
+		}
+	}
+}
+
+// testFaultsCutListing: the answer to List breaks off. What is left of it must
+// not pass for a listing, above all not the nothing.
+func testFaultsCutListing(t *testing.T, x *faultSuite) {
+	x.fill(t)
+	i := slices.IndexFunc(faultCalls(), func(c faultCall) bool { return c.name == "list" })
+	list := faultCalls()[i]
+	for name, cut := range map[string]error{"unexpected eof": io.ErrUnexpectedEOF, "reset": nil, "silent eof": io.EOF} {
+		for _, n := range []int64{0, 1, 25} {
+			err := x.broken(t, Rule{Fault: CutBody(n, cut), Times: 1}, func() error { return list.do(t, x.retried) })
+			if err != nil {
+				t.Errorf("%s after %d: %v", name, n, err)
+			}
+			if x.retries.Load() == 0 {
+				t.Errorf("%s after %d: taken for a listing", name, n)
+			}
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/ltxstream/ltxstream/objstore/dir"
 	"github.com/ltxstream/ltxstream/objstore/gcs"
 	"github.com/ltxstream/ltxstream/objstore/levels"
+	"github.com/ltxstream/ltxstream/objstore/s3"
 	"github.com/ltxstream/ltxstream/objstore/sftp"
 )
 
@@ -71,6 +72,8 @@ func (o Options) store(ctx context.Context, u *url.URL) (objstore.Store, levels.
 			return cfg
 		}
 		return opened(ctx, u, levels.Decimal, dir.ParseURL, create, dir.New)
+	case "s3":
+		return opened(ctx, u, levels.Hex, s3.ParseURL, as[s3.Config], s3.New)
 	case "gs":
 		return opened(ctx, u, levels.Decimal, gcs.ParseURL, as[gcs.Config], gcs.New)
 	case "abs":

@@ -1,0 +1,5 @@
+//go:build !soak
+
+package s3
+
+const suitePartSize = minPartSize
