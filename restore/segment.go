@@ -87,7 +87,6 @@ func bridged(entries []ltxfile.Entry) int64 {
 type worker struct {
 	job *Job
 	out *output
-	raw []byte
 	run []byte // decoded pages that follow one another
 	sum ltx.Checksum
 }
