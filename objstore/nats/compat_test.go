@@ -71,7 +71,7 @@ func (p *pieces) Read(b []byte) (int, error) {
 
 func TestOursReadOthers(t *testing.T) {
 	s, b := archive(t)
-	body := content(5_000_000)
+	body := content(2_000_000)
 	meta := func(name, timestamp string) jetstream.ObjectMeta {
 		return jetstream.ObjectMeta{Name: name, Headers: nats.Header{"Litestream-Timestamp": {timestamp}}, Metadata: map[string]string{"With-Hyphen": "x", "fine": "y"}}
 	}
@@ -89,7 +89,7 @@ func TestOursReadOthers(t *testing.T) {
 			if got := get(t, s, name, 0, -1); !bytes.Equal(got, body) {
 				t.Fatalf("%s: %d bytes", name, len(got))
 			}
-			for _, r := range [][2]int64{{0, 10}, {99, 2}, {4_999_000, 5000}, {2_000_000, 300_000}, {1_234_567, 1}} {
+			for _, r := range [][2]int64{{0, 10}, {99, 2}, {1_999_000, 5000}, {1_000_000, 300_000}, {1_234_567, 1}} {
 				end := min(r[0]+r[1], int64(len(body)))
 				if got := get(t, s, name, r[0], r[1]); !bytes.Equal(got, body[r[0]:end]) {
 					t.Errorf("%s %v: other bytes", name, r)
@@ -97,7 +97,7 @@ func TestOursReadOthers(t *testing.T) {
 			}
 		}
 		i, err := s.Stat(t.Context(), name)
-		if err != nil || !i.Timestamp.Equal(stamp) || i.Timestamp.Location() != time.UTC || i.Size != 5_000_000 || len(i.Meta) != 1 || i.Meta["fine"] != "y" {
+		if err != nil || !i.Timestamp.Equal(stamp) || i.Timestamp.Location() != time.UTC || i.Size != 2_000_000 || len(i.Meta) != 1 || i.Meta["fine"] != "y" {
 			t.Errorf("%s: %+v, %v", name, i, err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestOursReadOthers(t *testing.T) {
 // TestRangesOfOthersAreReadOnce: what precedes a range is not fetched again.
 func TestRangesOfOthersAreReadOnce(t *testing.T) {
 	s, b := archive(t)
-	body := content(20 << 20)
+	body := content(8 << 20)
 	if _, err := b.PutBytes(t.Context(), "x", body); err != nil {
 		t.Fatal(err)
 	}
@@ -138,10 +138,10 @@ func TestRangesOfOthersAreReadOnce(t *testing.T) {
 		}
 		return s.nc.Stats().InBytes - before
 	}
-	if n := cost(19 << 20); n < 19<<20 {
+	if n := cost(7 << 20); n < 7<<20 {
 		t.Errorf("the first range cost %d bytes: how?", n)
 	}
-	for _, offset := range []int64{18 << 20, 19 << 20, 7<<20 + 5, 0} {
+	for _, offset := range []int64{6 << 20, 7 << 20, 3<<20 + 5, 0} {
 		if n := cost(offset); n > 2*stepEvery {
 			t.Errorf("a range at %d cost %d bytes", offset, n)
 		}

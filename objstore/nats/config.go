@@ -164,7 +164,7 @@ func (s *Store) String() string {
 	return strings.TrimSuffix("nats://"+s.cfg.Bucket+"/"+s.cfg.Prefix, "/")
 }
 
-// highest is a number that only grows.
+// highest is a number that grows until it is forgotten.
 type highest struct{ n atomic.Uint64 }
 
 func (h *highest) raise(n uint64) {
@@ -177,3 +177,4 @@ func (h *highest) raise(n uint64) {
 }
 
 func (h *highest) get() uint64 { return h.n.Load() }
+func (h *highest) forget()     { h.n.Store(0) }

@@ -103,12 +103,12 @@ func TestLostMeta(t *testing.T) {
 func TestBrokenConnections(t *testing.T) {
 	s, whole, p := behindProxy(t)
 	retried := objstore.Retry(s, objstore.RetryConfig{Tries: 30, FirstPause: 20 * time.Millisecond, MaxPause: 100 * time.Millisecond})
-	body := content(60 * chunkSize)
+	body := content(24 * chunkSize)
 	opts := objstore.PutOptions{Timestamp: stamp}
 	for _, cut := range []struct {
 		d faults.Direction
 		n int64
-	}{{faults.Up, 1000}, {faults.Up, 30 * chunkSize}, {faults.Down, 50}, {faults.Down, 1000}} {
+	}{{faults.Up, 1000}, {faults.Up, 10 * chunkSize}, {faults.Down, 50}, {faults.Down, 1000}} {
 		p.CutAfter(cut.d, cut.n)
 		_, err := s.Put(t.Context(), "a.ltx", bytes.NewReader(body), opts)
 		if !transient(err) {
@@ -119,9 +119,9 @@ func TestBrokenConnections(t *testing.T) {
 		}
 		wantChunks(t, whole, 0)
 	}
-	p.CutAfter(faults.Up, 20*chunkSize)
+	p.CutAfter(faults.Up, 9*chunkSize)
 	put(t, retried, "a.ltx", body)
-	for _, n := range []int64{10, 5 * chunkSize, 40 * chunkSize} {
+	for _, n := range []int64{10, 15 * chunkSize} {
 		p.CutAfter(faults.Down, n)
 		if _, err := objstore.ReadAll(t.Context(), s, "a.ltx"); !transient(err) {
 			t.Fatalf("get cut after %d: %v, want a temporary error", n, err)
@@ -131,10 +131,10 @@ func TestBrokenConnections(t *testing.T) {
 			t.Errorf("get cut after %d: other content", n)
 		}
 	}
-	all := level("db/", 1200)
+	all := level("db/", 600)
 	putMany(t, whole, all)
 	nameAll(t, whole)
-	for _, n := range []int64{10, 150_000, 400_000} {
+	for _, n := range []int64{10, 250_000} {
 		var err error
 		p.CutAfter(faults.Down, n)
 		for _, err = range s.List(t.Context(), "db/", "") {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -73,10 +74,11 @@ func (s *Store) mark(ctx context.Context) (uint64, error) {
 // tail remembers the names behind the mark, so that each meta is looked at
 // once. Readers have one too: they never write.
 type tail struct {
-	turn   chan struct{} // one at a time
-	known  bool          // the mark was read
-	cursor uint64        // metas up to here were looked at
-	names  map[string]uint64
+	turn    chan struct{} // one at a time
+	created time.Time     // the stream that all of this is about
+	known   bool          // the mark was read
+	cursor  uint64        // metas up to here were looked at
+	names   map[string]uint64
 }
 
 func (t *tail) init() { t.turn, t.names = make(chan struct{}, 1), map[string]uint64{} }
@@ -116,6 +118,7 @@ func (s *Store) tailNames(ctx context.Context, prefix string) (names []string, e
 		}
 		t.skip(mark)
 	}
+	seen := s.seen.get() // and so the leader has it too
 	t.cursor, err = s.scan(ctx, t.cursor, func(o object) bool {
 		if o.live() && validName(o.Name) {
 			t.names[o.Name] = o.seq
@@ -124,12 +127,30 @@ func (s *Store) tailNames(ctx context.Context, prefix string) (names []string, e
 		}
 		return true
 	})
+	if err == nil { // from the end of the stream the next scan costs the server least
+		t.cursor = max(t.cursor, seen)
+	}
 	for name := range t.names {
 		if strings.HasPrefix(name, prefix) {
 			names = append(names, name)
 		}
 	}
 	return names, err
+}
+
+// isOf forgets everything, and returns false, when it is about another stream
+// than the one created at that time: the bucket was made anew.
+func (t *tail) isOf(ctx context.Context, created time.Time) (bool, error) {
+	if err := t.lock(ctx); err != nil {
+		return false, err
+	}
+	defer t.unlock()
+	same := t.created.IsZero() || t.created.Equal(created)
+	if t.created = created; !same {
+		t.known, t.cursor = false, 0
+		clear(t.names)
+	}
+	return same, nil
 }
 
 // naming paces the work on the index.

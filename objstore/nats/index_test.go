@@ -61,10 +61,10 @@ func TestForeignObjectsAreListed(t *testing.T) {
 // TestNamesComeInPortions: a large foreign bucket does not make one Put slow.
 func TestNamesComeInPortions(t *testing.T) {
 	s, _ := archive(t)
-	all := level("db/ltx/1/", 2*nameMost+500)
+	all := level("db/ltx/1/", nameMost+200)
 	putMany(t, s, all)
 	names := func() int { return len(stored(t, s, s.subject(".C.ltx-names.", ">"))) }
-	for turn, want := range []int{nameMost, 2 * nameMost, len(all) + 3} {
+	for turn, want := range []int{nameMost, len(all) + 2} {
 		put(t, s, fmt.Sprintf("db/x%d.ltx", turn), nil)
 		if n := names(); n != want {
 			t.Errorf("%d names after put %d, want %d", n, turn+1, want)
@@ -279,6 +279,41 @@ func TestDeleteSparesWhatCameLater(t *testing.T) {
 	}
 }
 
+// TestBucketMadeAnew: a store that lives on after the bucket was deleted and
+// created again, whose sequences begin anew.
+func TestBucketMadeAnew(t *testing.T) {
+	s, _ := archive(t)
+	for i := range 20 {
+		put(t, s, fmt.Sprintf("old/%d.ltx", i), content(5))
+	}
+	keys(t, s, "")
+	if err := s.cfg.JS.DeleteObjectStore(t.Context(), "archive"); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range s.List(t.Context(), "", "") {
+		if !errors.Is(err, errNoBucket) {
+			t.Fatalf("list: %v", err)
+		}
+	}
+	bucket(t, s.cfg.JS, "archive", 1)
+	put(t, reopen(t, s), "new.ltx", content(5))
+	if got := keys(t, s, ""); got != "new.ltx" {
+		t.Errorf("listed %q", got)
+	}
+	s.naming.left.Store(0)
+	putMany(t, s, level("a/", nameLeast))
+	put(t, s, "b.ltx", nil) // which names them
+	if mark, err := s.mark(t.Context()); err != nil || mark == 0 || mark > nameLeast+5 {
+		t.Errorf("mark %d, %v", mark, err)
+	}
+	putMany(t, reopen(t, s), []string{"c.ltx"})
+	for _, s := range []*Store{s, reopen(t, s)} {
+		if got := keys(t, s, ""); got != strings.Join(append(level("a/", nameLeast), "b.ltx", "c.ltx", "new.ltx"), " ") {
+			t.Errorf("listed %q", got)
+		}
+	}
+}
+
 // cost is what one listing of a level sends and receives.
 type cost struct{ requests, messages, bytes uint64 }
 
@@ -296,20 +331,21 @@ func listCost(t testing.TB, s *Store, prefix string, want int) cost {
 // TestListingCostsItsLevel: not the bucket, and not what was deleted.
 func TestListingCostsItsLevel(t *testing.T) {
 	s, _ := archive(t)
-	putMany(t, s, level("app/ltx/1/", 1000))
+	const n = 550 // two pages
+	putMany(t, s, level("app/ltx/1/", n))
 	nameAll(t, s)
-	small := listCost(t, s, "app/ltx/1/", 1000)
-	for i := range 8 {
-		putMany(t, s, level(fmt.Sprintf("other%d/ltx/1/", i), 500))
+	small := listCost(t, s, "app/ltx/1/", n)
+	for i := range 4 {
+		putMany(t, s, level(fmt.Sprintf("other%d/ltx/1/", i), 400))
 	}
 	nameAll(t, s)
-	large := listCost(t, s, "app/ltx/1/", 1000)
-	remove(t, s, level("other3/ltx/1/", 500)...)
-	putMany(t, s, level("app/ltx/2/", 500))
+	large := listCost(t, s, "app/ltx/1/", n)
+	remove(t, s, level("other3/ltx/1/", 150)...)
+	putMany(t, s, level("app/ltx/2/", 150))
 	nameAll(t, s)
-	remove(t, s, level("app/ltx/2/", 500)...)
-	deleted := listCost(t, s, "app/ltx/1/", 1000)
-	t.Logf("1,000 of 1,000: %+v; of 5,000: %+v; after 1,000 deletions: %+v", small, large, deleted)
+	remove(t, s, level("app/ltx/2/", 150)...)
+	deleted := listCost(t, s, "app/ltx/1/", n)
+	t.Logf("alone: %+v; among four times as many: %+v; after 300 deletions: %+v", small, large, deleted)
 	for what, c := range map[string]cost{"in a large bucket": large, "after deletions": deleted} {
 		if c.requests != small.requests || c.messages != small.messages || c.bytes > small.bytes+small.bytes/50 {
 			t.Errorf("%s: %+v, in a small one %+v", what, c, small)

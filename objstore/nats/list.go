@@ -79,6 +79,12 @@ func (s *Store) names(ctx context.Context, prefix, after string) (names []string
 	if err != nil {
 		return nil, 0, err
 	}
+	if same, err := s.tail.isOf(ctx, i.Created); err != nil {
+		return nil, 0, err
+	} else if !same {
+		s.seen.forget()
+		return s.names(ctx, prefix, after)
+	}
 	names = slices.DeleteFunc(names, func(name string) bool { return name <= after || !strings.HasPrefix(name, prefix) })
 	slices.Sort(names)
 	return slices.Compact(names), i.State.LastSeq, nil

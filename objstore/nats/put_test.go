@@ -112,6 +112,24 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+// TestDomain: the API of a JetStream domain has subjects of its own.
+func TestDomain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a server")
+	}
+	nc := testenv.Node(t, func(c *testenv.Config) { c.Domain = "hub" }).Connect()
+	js, err := jetstream.NewWithDomain(nc, "hub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, js, func(c *Config) { c.Create = true })
+	put(t, s, "a.ltx", content(3*chunkSize))
+	if got := get(t, s, "a.ltx", 5, 10); len(got) != 10 || keys(t, s, "") != "a.ltx" {
+		t.Error("not there")
+	}
+	remove(t, s, "a.ltx")
+}
+
 // TestWithoutDirectGet: an old bucket that does not allow it works, slowly.
 func TestWithoutDirectGet(t *testing.T) {
 	s, _ := archive(t)

@@ -22,7 +22,6 @@ const (
 	hdrSubject     = "Nats-Subject"
 	hdrLast        = "Nats-Last-Sequence"
 	hdrUpTo        = "Nats-UpTo-Sequence"
-	hdrPending     = "Nats-Num-Pending"
 )
 
 // message is one message of the stream.
@@ -158,9 +157,8 @@ func (s *Store) directMessage(m *nats.Msg) (message, error) {
 
 // batch is the answer to a request for several messages.
 type batch struct {
-	msgs    []message
-	pending uint64 // messages that match and did not fit
-	upTo    uint64 // last sequence that the replica had; only with MultiLast
+	msgs []message
+	upTo uint64 // last sequence that the replica had; only with MultiLast
 }
 
 // batch gets several messages from one replica, which may be behind the leader.
@@ -191,6 +189,9 @@ func (s *Store) batch(ctx context.Context, req getRequest) (b batch, err error) 
 		if err != nil {
 			return batch{}, err
 		}
+		if err := b.follows(m.Header); err != nil {
+			return batch{}, err
+		}
 		b.msgs = append(b.msgs, one)
 	}
 }
@@ -212,29 +213,35 @@ func (s *Store) next(ctx context.Context, sub *nats.Subscription, subject string
 	return m, nil
 }
 
-// end reads the end of a batch: its last message must have come.
-func (b *batch) end(h nats.Header) error {
-	last, err := strconv.ParseUint(h.Get(hdrLast), 10, 64)
-	if err == nil {
-		b.pending, err = strconv.ParseUint(h.Get(hdrPending), 10, 64)
+// follows returns an error unless the message with header h, or the end, comes
+// right after the last one: when the connection is lost what comes before that
+// may be lost, and what comes after it arrive.
+func (b *batch) follows(h nats.Header) error {
+	var last uint64
+	if len(b.msgs) > 0 {
+		last = b.msgs[len(b.msgs)-1].Seq
 	}
-	if upTo := h.Get(hdrUpTo); upTo != "" && err == nil {
-		b.upTo, err = strconv.ParseUint(upTo, 10, 64)
-	}
-	if err != nil {
-		return fmt.Errorf("end of a batch: %w", err)
-	}
-	if len(b.msgs) == 0 || b.msgs[len(b.msgs)-1].Seq != last {
-		return objstore.Transient(fmt.Errorf("a batch of %d messages lost some", len(b.msgs)))
+	if h.Get(hdrLast) != strconv.FormatUint(last, 10) {
+		return objstore.Transient(fmt.Errorf("an answer in %d messages lost some", len(b.msgs)))
 	}
 	return nil
 }
 
+func (b *batch) end(h nats.Header) (err error) {
+	if upTo := h.Get(hdrUpTo); upTo != "" {
+		if b.upTo, err = strconv.ParseUint(upTo, 10, 64); err != nil {
+			return fmt.Errorf("end of an answer: %w", err)
+		}
+	}
+	return b.follows(h)
+}
+
 // info is what we need of the stream.
 type info struct {
-	Total  int       `json:"total"`
-	Time   time.Time `json:"ts"` // the server's clock
-	Config struct {
+	Total   int       `json:"total"`
+	Time    time.Time `json:"ts"` // the server's clock
+	Created time.Time `json:"created"`
+	Config  struct {
 		Replicas int `json:"num_replicas"`
 	} `json:"config"`
 	State struct {
