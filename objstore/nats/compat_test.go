@@ -148,6 +148,26 @@ func TestRangesOfOthersAreReadOnce(t *testing.T) {
 	}
 }
 
+// TestRangesCostTheirChunks: of what we put nothing else is fetched.
+func TestRangesCostTheirChunks(t *testing.T) {
+	s, _ := archive(t)
+	body := content(40*chunkSize + 5)
+	put(t, s, "x", body)
+	for _, r := range []struct{ offset, size, chunks int64 }{{0, 10, 1}, {39 * chunkSize, 10, 1}, {40 * chunkSize, -1, 1}, {20*chunkSize - 5, 10, 2}, {chunkSize, 3 * chunkSize, 3}} {
+		before := s.nc.Stats()
+		if got := get(t, s, "x", r.offset, r.size); !bytes.HasPrefix(body[r.offset:], got) || len(got) == 0 {
+			t.Errorf("other bytes at %d", r.offset)
+		}
+		after := s.nc.Stats()
+		if n := int64(after.InBytes - before.InBytes); n > r.chunks*chunkSize+5000 {
+			t.Errorf("%d bytes at %d cost %d", r.size, r.offset, n)
+		}
+		if n := int64(after.OutMsgs - before.OutMsgs); n > 1+r.chunks {
+			t.Errorf("%d bytes at %d cost %d requests", r.size, r.offset, n)
+		}
+	}
+}
+
 // TestDeletedByOthers: their marks of deletions are no objects, also for IfAbsent.
 func TestDeletedByOthers(t *testing.T) {
 	s, b := archive(t)
@@ -203,6 +223,10 @@ func TestLinksAndOddNames(t *testing.T) {
 	nameAll(t, s)
 	if got := keys(t, reopen(t, s), ""); got != "a.ltx" {
 		t.Errorf("listed %q by the index", got)
+	}
+	_, err = s.Put(t.Context(), "link.ltx", bytes.NewReader(nil), objstore.PutOptions{Timestamp: stamp, IfAbsent: true})
+	if !errors.Is(err, fs.ErrExist) {
+		t.Errorf("put if absent over a link: %v", err)
 	}
 	if _, err := s.Get(t.Context(), "link.ltx", 0, -1); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("get of a link: %v", err)

@@ -107,7 +107,9 @@ type Store struct {
 	api    string // prefix of the subjects of the JetStream API
 	stream string // OBJ_<bucket>
 	prefix string // of the names in the bucket: "" or with a slash at its end
-	chunk  int    // bytes in one chunk
+
+	chunk     int // bytes in one chunk
+	pageBytes int // of subjects in one request
 
 	seen    highest // sequence of the stream that we know of
 	tail    tail
@@ -135,12 +137,12 @@ func New(_ context.Context, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	s := &Store{cfg: cfg, nc: cfg.JS.Conn(), api: apiPrefix(cfg.JS.Options()), stream: "OBJ_" + cfg.Bucket, chunk: chunkSize}
+	s := &Store{cfg: cfg, nc: cfg.JS.Conn(), api: apiPrefix(cfg.JS.Options()), stream: "OBJ_" + cfg.Bucket, chunk: chunkSize, pageBytes: maxPageBytes}
 	if cfg.Prefix != "" {
 		s.prefix = cfg.Prefix + "/"
 	}
-	if limit := int(s.nc.MaxPayload()) - chunkHeaders; limit > 0 {
-		s.chunk = min(s.chunk, limit)
+	if limit := int(s.nc.MaxPayload()) - chunkHeaders; limit > 0 { // 0: not connected yet
+		s.chunk, s.pageBytes = min(s.chunk, limit), min(s.pageBytes, limit)
 	}
 	s.tail.init()
 	return s, nil

@@ -49,9 +49,6 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	return named("delete", keys[0], err)
 }
 
-// delete removes the meta first: from then on there is no object. asOf is a
-// sequence that the stream had reached before: a name up to it belongs to what
-// is deleted, a later one to an object that was put meanwhile.
 func (s *Store) delete(ctx context.Context, key string, asOf uint64) error {
 	if err := objstore.CheckKey(key); err != nil {
 		return err
@@ -60,6 +57,13 @@ func (s *Store) delete(ctx context.Context, key string, asOf uint64) error {
 	if err != nil || o.seq == 0 {
 		return err
 	}
+	return s.erase(ctx, key, o, asOf)
+}
+
+// erase removes the meta first: from then on there is no object. asOf is a
+// sequence that the stream had reached before o was read: a name up to it
+// belongs to what is deleted, a later one to an object that was put meanwhile.
+func (s *Store) erase(ctx context.Context, key string, o object, asOf uint64) error {
 	if err := s.purge(ctx, s.metaSubject(s.prefix+key), o.seq); err != nil {
 		return err
 	}

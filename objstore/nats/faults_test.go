@@ -99,6 +99,27 @@ func TestLostMeta(t *testing.T) {
 	wantChunks(t, whole, 0)
 }
 
+// TestCancelledDuringTheMeta: the object is there whole, or not at all.
+func TestCancelledDuringTheMeta(t *testing.T) {
+	s, whole, p := behindProxy(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	enough := errors.New("enough")
+	r := &atEOF{bytes.NewReader(content(chunkSize)), func() {
+		p.Set(faults.Fault{Latency: 50 * time.Millisecond})
+		time.AfterFunc(25*time.Millisecond, func() { cancel(enough) })
+	}}
+	_, err := s.Put(ctx, "a.ltx", r, objstore.PutOptions{Timestamp: stamp})
+	p.Set(faults.Fault{})
+	o, lookErr := whole.look(t.Context(), "a.ltx")
+	if lookErr != nil || o.live() != (err == nil) {
+		t.Fatalf("put: %v, but the object is there: %v, %v", err, o.live(), lookErr)
+	}
+	if o.live() {
+		get(t, whole, "a.ltx", 0, -1)
+	}
+}
+
 // TestBrokenConnections: each call fails as temporary and goes on with Retry.
 func TestBrokenConnections(t *testing.T) {
 	s, whole, p := behindProxy(t)

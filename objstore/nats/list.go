@@ -17,8 +17,8 @@ import (
 // A page of a listing: so many metas in one request, the server gives at most
 // 1,024, and so many bytes of subjects in it.
 const (
-	pageNames = 500
-	pageBytes = 256 << 10
+	pageNames    = 500
+	maxPageBytes = 256 << 10
 )
 
 // List gets the names from the index and the tail first, all of them, and then
@@ -94,7 +94,7 @@ func (s *Store) names(ctx context.Context, prefix, after string) (names []string
 func (s *Store) page(names []string) []string {
 	bytes := 0
 	for i, name := range names {
-		if bytes += len(name) * 3 / 2; i == pageNames || bytes > pageBytes {
+		if bytes += len(name)*3/2 + 50; i == pageNames || i > 0 && bytes > s.pageBytes {
 			return names[:i]
 		}
 	}

@@ -43,7 +43,10 @@ func parseObject(m message) (object, error) {
 }
 
 // live reports whether it is an object: not a mark of a deletion, not a link.
-func (o *object) live() bool { return o.seq > 0 && !o.Deleted && !o.link() }
+func (o *object) live() bool { return o.taken() && !o.link() }
+
+// taken reports whether the key is: a link counts.
+func (o *object) taken() bool { return o.seq > 0 && !o.Deleted }
 
 func (o *object) link() bool { return o.Opts != nil && o.Opts.Link != nil }
 
@@ -79,7 +82,7 @@ func (s *Store) find(ctx context.Context, key string) (object, error) {
 	switch {
 	case err != nil:
 		return object{}, err
-	case o.seq > 0 && !o.Deleted && o.link():
+	case o.taken() && o.link():
 		return object{}, errors.New("it is a link to another object, which we do not follow")
 	case !o.live():
 		return object{}, errNoMessage

@@ -112,18 +112,15 @@ func (u *upload) sendChunk(ctx context.Context, data []byte) error {
 		return err
 	}
 	if k == 1 && u.absent {
-		if o, err := u.s.look(ctx, u.key); err != nil || o.live() {
-			return errors.Join(err, existsIf(o.live())) // before all the rest is sent
+		o, err := u.s.look(ctx, u.key)
+		if err != nil {
+			return err
+		}
+		if o.taken() {
+			return fs.ErrExist // before all the rest is sent
 		}
 	}
 	return u.win.publish(ctx, &nats.Msg{Subject: subject, Header: header, Data: data})
-}
-
-func existsIf(is bool) error {
-	if is {
-		return fs.ErrExist
-	}
-	return nil
 }
 
 // abort removes the chunks that were sent, when all of them have arrived or
@@ -176,7 +173,7 @@ func (u *upload) commit(ctx context.Context, opts objstore.PutOptions) (old obje
 			return old, nil // an answer got lost
 		case errors.Is(err, errUnsure) && now.seq == old.seq:
 			return object{}, err // it may come yet
-		case u.absent && now.live():
+		case u.absent && now.taken():
 			return object{}, fs.ErrExist
 		case now.seq == old.seq: // another one is on its way
 			if err := sleep(ctx, 2*time.Millisecond); err != nil {

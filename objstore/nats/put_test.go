@@ -130,6 +130,24 @@ func TestDomain(t *testing.T) {
 	remove(t, s, "a.ltx")
 }
 
+// TestSmallMaxPayload: chunks and requests that fit the server.
+func TestSmallMaxPayload(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a server")
+	}
+	s := open(t, testenv.Node(t, func(c *testenv.Config) { c.MaxPayload = 16 << 10 }).JetStream(), func(c *Config) { c.Create = true })
+	body := content(300_000)
+	put(t, s, "a.ltx", body)
+	if got := get(t, s, "a.ltx", 0, -1); !bytes.Equal(got, body) {
+		t.Error("other content")
+	}
+	all := level("db/", 300)
+	putMany(t, s, all)
+	if got := keys(t, s, "db/"); got != strings.Join(all, " ") {
+		t.Error("other keys")
+	}
+}
+
 // TestWithoutDirectGet: an old bucket that does not allow it works, slowly.
 func TestWithoutDirectGet(t *testing.T) {
 	s, _ := archive(t)

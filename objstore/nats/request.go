@@ -261,8 +261,13 @@ func (s *Store) info(ctx context.Context, filter string, offset int) (i info, er
 	return i, err
 }
 
+// infoOverlap is how many subjects two answers have in common: so many may be
+// removed between them without one being missed.
+const infoOverlap = 5000
+
 // subjects yields the subjects that match filter to each, as the leader knows
-// them, and returns its answer to the first request: up to 100,000 in each.
+// them, some twice, and returns its answer to the first request. The server
+// puts up to 100,000 into one.
 func (s *Store) subjects(ctx context.Context, filter string, each func(subject string)) (first info, err error) {
 	for offset := 0; ; {
 		i, err := s.info(ctx, filter, offset)
@@ -275,9 +280,10 @@ func (s *Store) subjects(ctx context.Context, filter string, each func(subject s
 		for subject := range i.State.Subjects {
 			each(subject)
 		}
-		if offset += len(i.State.Subjects); len(i.State.Subjects) == 0 || offset >= i.Total {
+		if offset += len(i.State.Subjects); len(i.State.Subjects) <= infoOverlap || offset >= i.Total {
 			return first, nil
 		}
+		offset -= infoOverlap
 	}
 }
 
