@@ -81,8 +81,8 @@ func (s *Store) newUpload(key string, opts objstore.PutOptions) *upload {
 func (u *upload) send(ctx context.Context, r io.Reader) error {
 	buf := make([]byte, u.s.chunk)
 	for {
-		n, err := io.ReadFull(r, buf)
-		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		n, err := fill(r, buf)
+		if err != nil && err != io.EOF {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -97,6 +97,20 @@ func (u *upload) send(ctx context.Context, r io.Reader) error {
 			return u.win.drain(ctx)
 		}
 	}
+}
+
+// fill reads until buf is full or r ends, with io.EOF. (io.ReadFull does not
+// tell that end from a source that was cut short.)
+func fill(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var more int
+		more, err = r.Read(buf[n:])
+		n += more
+	}
+	if n == len(buf) && err == io.EOF {
+		err = nil // the next one says so
+	}
+	return n, err
 }
 
 func (u *upload) sendChunk(ctx context.Context, data []byte) error {

@@ -83,8 +83,15 @@ func (s *Store) call(ctx context.Context, subject string, header nats.Header, da
 	return m, nil
 }
 
+// answer is what all answers of the API have; they embed it.
+type answer struct {
+	Error *jetstream.APIError `json:"error"`
+}
+
+func (a *answer) failure() *jetstream.APIError { return a.Error }
+
 // ask calls the API verb for our stream with req and decodes the answer.
-func (s *Store) ask(ctx context.Context, verb string, req, resp any) error {
+func (s *Store) ask(ctx context.Context, verb string, req any, resp interface{ failure() *jetstream.APIError }) error {
 	data, err := json.Marshal(req)
 	if err != nil {
 		return err
@@ -93,14 +100,11 @@ func (s *Store) ask(ctx context.Context, verb string, req, resp any) error {
 	if err != nil {
 		return err
 	}
-	var failed struct {
-		Error *jetstream.APIError `json:"error"`
+	if err := json.Unmarshal(m.Data, resp); err != nil {
+		return fmt.Errorf("answer to %s: %w", verb, err)
 	}
-	if err := errors.Join(json.Unmarshal(m.Data, &failed), json.Unmarshal(m.Data, resp)); err != nil {
-		return fmt.Errorf("answer to %s: %w", m.Subject, err)
-	}
-	if failed.Error != nil {
-		return s.refused(failed.Error)
+	if e := resp.failure(); e != nil {
+		return s.refused(e)
 	}
 	return nil
 }
@@ -109,6 +113,7 @@ func (s *Store) ask(ctx context.Context, verb string, req, resp any) error {
 // acknowledged. errNoMessage: there is none.
 func (s *Store) leader(ctx context.Context, req getRequest) (message, error) {
 	var resp struct {
+		answer
 		Message message `json:"message"`
 	}
 	if err := s.ask(ctx, "STREAM.MSG.GET", req, &resp); err != nil {
@@ -238,6 +243,7 @@ func (b *batch) end(h nats.Header) (err error) {
 
 // info is what we need of the stream.
 type info struct {
+	answer
 	Total   int       `json:"total"`
 	Time    time.Time `json:"ts"` // the server's clock
 	Created time.Time `json:"created"`
@@ -296,5 +302,5 @@ func (s *Store) purge(ctx context.Context, subject string, upTo uint64) error {
 	return s.ask(ctx, "STREAM.PURGE", struct {
 		Filter string `json:"filter"`
 		Below  uint64 `json:"seq,omitempty"`
-	}{subject, below}, &struct{}{})
+	}{subject, below}, &answer{})
 }

@@ -12,7 +12,7 @@ import (
 
 // TestSuiteOnCluster is the whole suite on three replicas.
 func TestSuiteOnCluster(t *testing.T) {
-	js := testenv.JetStream(t, testenv.Connect(t, testenv.Cluster(t).URL()))
+	js := testenv.JetStream(t, testenv.Connect(t, testenv.ClusterProcesses(t).URL()))
 	bucket(t, js, "archive", 3)
 	objstoretest.Run(t, objstoretest.Backend{
 		Open:        func(t testing.TB, prefix string) objstore.Store { return open(t, js, under(prefix)) },

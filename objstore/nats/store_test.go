@@ -33,7 +33,8 @@ func TestSuite(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a server")
 	}
-	srv := testenv.Node(t, testenv.Users(
+	// A process of its own, so that the heap that the suite measures is ours.
+	srv := testenv.NodeProcess(t, testenv.Users(
 		testenv.User{Name: "admin", Password: "x"},
 		testenv.User{Name: "nobody", Password: "x", Publish: []string{"nothing"}},
 	))
