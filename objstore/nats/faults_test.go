@@ -51,7 +51,7 @@ func (r *atEOF) Read(p []byte) (int, error) {
 
 // TestLostAcknowledgementOfTheMeta: it was stored, and Put says so.
 func TestLostAcknowledgementOfTheMeta(t *testing.T) {
-	s, whole, p := behindProxy(t)
+	s, whole, p := behindProxy(t, patience(time.Second))
 	body := content(chunkSize) // it is acknowledged when the end is seen
 	for _, absent := range []bool{true, false} {
 		if err := whole.Delete(t.Context(), "a.ltx"); err != nil {
@@ -83,7 +83,7 @@ func TestLostAcknowledgementOfTheMeta(t *testing.T) {
 // TestLostMeta: it never arrived. Put fails and keeps its chunks, for all that
 // it knows the meta may still come; a Sweep takes them.
 func TestLostMeta(t *testing.T) {
-	s, whole, p := behindProxy(t)
+	s, whole, p := behindProxy(t, patience(time.Second))
 	r := &atEOF{bytes.NewReader(content(chunkSize)), func() { p.CutAfter(faults.Up, 100) }}
 	_, err := s.Put(t.Context(), "a.ltx", r, objstore.PutOptions{Timestamp: stamp})
 	if !transient(err) || !errors.Is(err, errUnsure) {
@@ -101,7 +101,7 @@ func TestLostMeta(t *testing.T) {
 
 // TestCancelledDuringTheMeta: the object is there whole, or not at all.
 func TestCancelledDuringTheMeta(t *testing.T) {
-	s, whole, p := behindProxy(t)
+	s, whole, p := behindProxy(t, patience(time.Second))
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	enough := errors.New("enough")
@@ -118,6 +118,17 @@ func TestCancelledDuringTheMeta(t *testing.T) {
 	if o.live() {
 		get(t, whole, "a.ltx", 0, -1)
 	}
+}
+
+// TestBrokenPutIsCleanedUp: once the connection is back.
+func TestBrokenPutIsCleanedUp(t *testing.T) {
+	s, whole, p := behindProxy(t, patience(2*time.Second))
+	p.CutAfter(faults.Up, 10*chunkSize)
+	_, err := s.Put(t.Context(), "a.ltx", bytes.NewReader(content(24*chunkSize)), objstore.PutOptions{Timestamp: stamp})
+	if !transient(err) {
+		t.Fatalf("put: %v, want a temporary error", err)
+	}
+	wantChunks(t, whole, 0)
 }
 
 // TestBrokenConnections: each call fails as temporary and goes on with Retry.
@@ -138,7 +149,6 @@ func TestBrokenConnections(t *testing.T) {
 		if got := keys(t, whole, ""); got != "" {
 			t.Fatalf("cut after %d: listed %q", cut.n, got)
 		}
-		wantChunks(t, whole, 0)
 	}
 	p.CutAfter(faults.Up, 9*chunkSize)
 	put(t, retried, "a.ltx", body)
