@@ -82,9 +82,7 @@ func (c *Capture) loop(ctx context.Context) {
 		case r := <-c.syncs:
 			waiting = append(waiting, r)
 		case done := <-c.ckpt.done:
-			c.ckpt.busy = false
-			c.backfill.frames = c.db.Backfilled() // that was not somebody else
-			c.backOff(done)
+			c.backfilled(done)
 		case err := <-c.spooler.done:
 			c.written(err)
 		}
