@@ -79,11 +79,6 @@ type counter struct {
 	known bool
 }
 
-type syncResult struct {
-	pos ltx.Pos
-	err error
-}
-
 // Open locks the state directory, reads what an earlier run left there, and
 // opens the database, which must exist. ErrLocked, fs.ErrNotExist and the errors
 // of package keeper tell what is wrong.

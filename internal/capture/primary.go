@@ -47,7 +47,7 @@ func (c *Capture) closePrimary() error {
 	} else if c.keeper != nil {
 		errs = append(errs, c.keeper.Close())
 	}
-	c.primary = primary{}
+	c.primary = primary{held: held{added: c.held.added, gone: c.held.gone}} // the comparison captures the rest
 	return errors.Join(errs...)
 }
 
