@@ -27,6 +27,7 @@ const (
 	tornSpan      = 50 * time.Millisecond  // a header torn for longer needs recovery
 	identifyEvery = 2 * time.Millisecond   // is it still the same file?
 	retryAfter    = 500 * time.Millisecond // after an error
+	settlePoll    = 20 * time.Millisecond  // is the file put in place whole?
 	pinnedRetry   = 40 * time.Millisecond  // … with the pin, which a checkpointer may wait for
 )
 
@@ -102,7 +103,9 @@ func (c *Capture) wakeUnlessHot() <-chan struct{} {
 // be read. poll carries the doubling wait after a write to the -wal file.
 func (c *Capture) nextPoll(err error, unread bool, poll *time.Duration) time.Duration {
 	switch now := time.Now(); {
-	case errors.Is(err, errUnsettled), errors.Is(err, errSlotsTaken), errors.Is(err, errSpoolFull) && c.db.Pinned():
+	case errors.Is(err, errUnsettled):
+		return settlePoll
+	case errors.Is(err, errSlotsTaken), errors.Is(err, errSpoolFull) && c.db.Pinned():
 		return activePoll
 	case err != nil && c.db != nil && c.db.Pinned():
 		return pinnedRetry
