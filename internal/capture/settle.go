@@ -36,8 +36,11 @@ func (c *Capture) awaitSettled() error {
 	case fi.Size() == 0:
 		return errNoContent
 	}
-	if whole, err := c.whole(now); err != nil || !whole {
-		return errors.Join(err, errShort)
+	switch whole, err := c.whole(now); {
+	case err != nil:
+		return err
+	case !whole:
+		return errShort
 	}
 	if time.Since(fi.ModTime()) < settleQuiet {
 		return errUnsettled
@@ -46,14 +49,17 @@ func (c *Capture) awaitSettled() error {
 }
 
 // whole reports whether the file in place, id, is as long as its header says, or has
-// a WAL, which may hold the rest. Nothing of this capture has it open.
+// a WAL or a journal: then SQLite has been at it, and knows best. Nothing of this
+// capture has it open.
 func (c *Capture) whole(id wal.FileID) (bool, error) {
 	path, err := filepath.EvalSymlinks(c.cfg.Path) // SQLite names the WAL after that
 	if err != nil {
 		return false, err
 	}
-	if fi, err := os.Stat(path + "-wal"); err == nil && fi.Size() > 0 {
-		return true, nil
+	for _, suffix := range []string{"-wal", "-journal"} {
+		if fi, err := os.Stat(path + suffix); err == nil && fi.Size() > 0 {
+			return true, nil
+		}
 	}
 	whole, err := wal.Whole(path)
 	return whole, errors.Join(err, c.closeIdle(id))
