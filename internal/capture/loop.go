@@ -151,6 +151,11 @@ func (c *Capture) stepOnce(ctx context.Context, wanted bool) (read bool, err err
 	if err != nil {
 		return false, err
 	}
+	if !c.unsure && c.outrun(h) {
+		c.cfg.Logger.Warn("wal grows faster than it is read: a comparison is less work",
+			"path", c.cfg.Path, "wal_frames", h.MaxFrame, "captured", c.held.chain.Frame)
+		c.unsure = true
+	}
 	if c.fullWanted() || c.unsure {
 		return c.recapture(ctx)
 	}
@@ -173,6 +178,17 @@ func (c *Capture) stepOnce(ctx context.Context, wanted bool) (read bool, err err
 		return false, err
 	}
 	return !c.unread(h), c.keepBounded(ctx, h)
+}
+
+// outrun reports whether so many frames are unread, in a WAL that we would restart,
+// that the database has changed several times over: reading it is less work than
+// reading them, and writers that are faster than we are would never be caught up.
+func (c *Capture) outrun(h wal.Header) bool {
+	if c.cfg.PerTransaction || !c.unread(h) || !c.overLimit(h, forceAt) {
+		return false
+	}
+	unread := int64(h.MaxFrame-c.held.chain.Frame) * int64(c.held.chain.FrameSize())
+	return unread > 2*int64(h.PageCount)*int64(h.PageSize)
 }
 
 // stay keeps the frames that cannot be captured because of err in the WAL, up to a
