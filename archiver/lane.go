@@ -297,10 +297,18 @@ func (l *lane) take(ctx context.Context, file *feed.File) error {
 		return l.takeBase(ctx, file)
 	}
 	if err := l.stage.add(ctx, file); err != nil {
-		return l.restage(err)
+		l.sought = false // the feed has gone past it
+		return errors.Join(err, l.flush(ctx))
 	}
 	l.pos, l.seq = m.PostPos(), file.LastSeq
 	l.staged(file)
+	if len(l.stage.files) < foldAt {
+		return nil
+	}
+	if err := l.stage.fold(ctx); err != nil {
+		l.log.Warn("staged files are flushed early", "err", err)
+		return l.flush(ctx)
+	}
 	return nil
 }
 

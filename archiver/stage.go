@@ -46,7 +46,8 @@ const foldAt = 128
 
 func (s *stage) empty() bool { return len(s.files) == 0 }
 
-// add copies a file into the stage.
+// add copies a file into the stage; after an error, a full disk perhaps, it holds
+// what it did before.
 func (s *stage) add(ctx context.Context, file *feed.File) error {
 	if s.f == nil {
 		f, err := openStage(s.dir)
@@ -57,7 +58,7 @@ func (s *stage) add(ctx context.Context, file *feed.File) error {
 	}
 	n, err := io.Copy(io.NewOffsetWriter(s.f, s.size), file.Section(ctx))
 	if err != nil {
-		return fmt.Errorf("stage TXID %s: %w", file.Meta.Min, err)
+		return errors.Join(fmt.Errorf("stage TXID %s: %w", file.Meta.Min, err), s.f.Truncate(s.size))
 	}
 	if s.empty() {
 		s.since = time.Now()
@@ -67,9 +68,6 @@ func (s *stage) add(ctx context.Context, file *feed.File) error {
 	s.stored = append(s.stored, file.Stored)
 	s.size += n
 	s.end = endpoint{pos: m.PostPos(), firstSeq: file.FirstSeq, lastSeq: file.LastSeq, time: m.Timestamp}
-	if len(s.files) >= foldAt {
-		return s.fold(ctx)
-	}
 	return nil
 }
 
@@ -98,7 +96,7 @@ func (s *stage) inputs() (inputs []compactor.Input) {
 	return inputs
 }
 
-// fold merges the waiting files into one.
+// fold merges the waiting files into one; after an error they are as they were.
 func (s *stage) fold(ctx context.Context) error {
 	f, err := openStage(s.dir)
 	if err != nil {

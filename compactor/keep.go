@@ -38,12 +38,17 @@ type Verdict struct {
 
 // Keep judges an inventory. A snapshot that is the newest one at or before the
 // begin of the window is always kept, and so is everything behind it; without
-// such a snapshot nothing is deleted.
+// such a snapshot nothing is deleted. The window ends with the newest transaction
+// where that is before now: a clock that jumps ahead deletes nothing, and of a
+// database on which nothing happens the last window stays.
 func Keep(inv *Inventory, p Policy, now time.Time) Verdict {
 	v := Verdict{Reasons: map[levels.File][]string{}}
 	snapshots := inv.Level(levels.Snapshot)
 	if p.Window <= 0 || len(snapshots) == 0 {
 		return v
+	}
+	if newest := inv.End().Timestamp; newest.Before(now) {
+		now = newest
 	}
 	now = now.Add(-p.Grace)
 	begin := now.Add(-p.Window)

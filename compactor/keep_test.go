@@ -111,9 +111,18 @@ func TestKeep(t *testing.T) {
 			Policy{Window: time.Minute, Hourly: 2, Weekly: 2}, "9:1-1 9:1-2 9:1-5", 6},
 		"grace": {made("9:1-5@-30h", "9:1-7@-25h", "1:6-7@-25h"), Policy{Window: 24 * time.Hour, Grace: 2 * time.Hour}, "", 5},
 	} {
+		if c.want != "" || c.anchor != 0 {
+			c.inv.Add(levels.File{Level: levels.First, Min: 1000, Max: 1000, Timestamp: noon})
+		}
 		v := Keep(c.inv, c.p, noon)
 		if got := text(v.Delete); got != c.want || v.Anchor.Max != c.anchor {
 			t.Errorf("%s: deletes %q on %s, want %q on %s", name, got, v.Anchor.Max, c.want, c.anchor)
+		}
+	}
+	idle := made("9:1-5@-100h", "9:1-9@-90h", "1:1-5@-100h", "1:10-11@-89h")
+	for _, now := range []time.Time{noon, noon.Add(20 * 365 * 24 * time.Hour)} {
+		if v := Keep(idle, daily, now); len(v.Delete) > 0 {
+			t.Errorf("the clock says %s: deletes %s, out of the last window in which anything happened", now, text(v.Delete))
 		}
 	}
 	unknown := made("9:1-5@-100h", "9:1-9@-90h", "1:1-5@-100h")
