@@ -81,7 +81,7 @@ func (a *Archiver) run(ctx context.Context) error {
 	}
 	var leases jetstream.KeyValue
 	if !a.cfg.NoLease {
-		if leases, err = leaseBucket(ctx, a.cfg.JS, a.cfg.Stream, a.cfg.LeaseTTL); err != nil {
+		if leases, err = leaseBucket(ctx, a.cfg.JS, a.cfg.Stream, a.cfg.LeaseTTL, str.Config().Replicas); err != nil {
 			return str.Explain("STREAM.INFO.KV_"+a.cfg.Stream+"-leases", err)
 		}
 	}

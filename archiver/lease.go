@@ -41,9 +41,9 @@ func self() holder {
 }
 
 // leaseBucket opens or makes the bucket whose entries end after ttl.
-func leaseBucket(ctx context.Context, js jetstream.JetStream, stream string, ttl time.Duration) (jetstream.KeyValue, error) {
+func leaseBucket(ctx context.Context, js jetstream.JetStream, stream string, ttl time.Duration, replicas int) (jetstream.KeyValue, error) {
 	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: stream + "-leases", Description: "who writes which archive", TTL: ttl, Storage: jetstream.MemoryStorage,
+		Bucket: stream + "-leases", Description: "who writes which archive", TTL: ttl, Storage: jetstream.MemoryStorage, Replicas: max(replicas, 1),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open lease bucket %s-leases: %w", stream, err)

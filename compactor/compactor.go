@@ -64,6 +64,9 @@ func New(ctx context.Context, cfg Config) (*Compactor, error) {
 		return nil, fmt.Errorf("new compactor: %d levels above the first, want at most 7", n)
 	}
 	inv, err := ReadInventory(ctx, cfg.Archive, cfg.DB)
+	if err == nil {
+		err = inv.stamp(ctx, cfg.Archive, cfg.DB, cfg.Schedule.Top())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("new compactor: %w", err)
 	}

@@ -18,9 +18,8 @@ type Inventory struct {
 	files map[levels.Level][]levels.File // sorted by Min, then Max
 }
 
-// ReadInventory lists levels 1 to 9, and finds out the timestamps that are
-// needed to go on: those of snapshots, and of files that their next level does
-// not cover yet.
+// ReadInventory lists levels 1 to 9. Timestamps are known where the listing tells
+// them.
 func ReadInventory(ctx context.Context, a *levels.Archive, db string) (*Inventory, error) {
 	inv := &Inventory{files: map[levels.Level][]levels.File{}}
 	for level := levels.First; level <= levels.Snapshot; level++ {
@@ -31,20 +30,25 @@ func ReadInventory(ctx context.Context, a *levels.Archive, db string) (*Inventor
 			inv.Add(f)
 		}
 	}
+	return inv, nil
+}
+
+// stamp finds out the timestamps that are needed to go on: those of snapshots, and
+// of files below the level top that their next level does not cover yet.
+func (inv *Inventory) stamp(ctx context.Context, a *levels.Archive, db string, top levels.Level) error {
 	for level, files := range inv.files {
-		covered := inv.Max(level + 1)
 		for i := range files {
-			if level != levels.Snapshot && files[i].Max <= covered && level+1 != levels.Snapshot {
+			if level != levels.Snapshot && (level >= top || files[i].Max <= inv.Max(level+1)) {
 				continue
 			}
 			f, err := a.Stamped(ctx, db, files[i])
 			if err != nil {
-				return nil, fmt.Errorf("read inventory: %w", err)
+				return fmt.Errorf("read inventory: %w", err)
 			}
 			files[i] = f
 		}
 	}
-	return inv, nil
+	return nil
 }
 
 func compareFiles(a, b levels.File) int {
