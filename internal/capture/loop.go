@@ -180,15 +180,15 @@ func (c *Capture) stepOnce(ctx context.Context, wanted bool) (read bool, err err
 	return !c.unread(h), c.keepBounded(ctx, h)
 }
 
-// outrun reports whether so many frames are unread, in a WAL that we would restart,
-// that the database has changed several times over: reading it is less work than
-// reading them, and writers that are faster than we are would never be caught up.
+// outrun reports whether the writers are faster than the frames are read: so many
+// are unread, in a WAL that we would restart, that the database has changed
+// several times over. Comparing it is less work then.
 func (c *Capture) outrun(h wal.Header) bool {
 	if c.cfg.PerTransaction || !c.unread(h) || !c.overLimit(h, forceAt) {
 		return false
 	}
 	unread := int64(h.MaxFrame-c.held.chain.Frame) * int64(c.held.chain.FrameSize())
-	return unread > 2*int64(h.PageCount)*int64(h.PageSize)
+	return unread > max(4*holdLimit, 2*int64(h.PageCount)*int64(h.PageSize))
 }
 
 // stay keeps the frames that cannot be captured because of err in the WAL, up to a
