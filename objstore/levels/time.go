@@ -46,7 +46,7 @@ func (a *Archive) StampedByHeader(ctx context.Context, db string, f File) (File,
 // O(log n) files; where a listing tells them that costs nothing. The files at
 // the boundary are held against their LTX headers (two requests), and if the
 // metadata was wrong there (a copy of a directory has the times of the copying)
-// the headers alone decide. Looked-up timestamps are kept in files.
+// the headers alone decide. The timestamps of those two are kept in files.
 func (a *Archive) Before(ctx context.Context, db string, files []File, t time.Time) (int, error) {
 	n, err := a.search(files, t, func(f File) (File, error) {
 		if certainlyBefore(f, t) || f.Timestamp.After(t) {
