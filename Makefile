@@ -9,8 +9,8 @@ export CGO_ENABLED = 1
 
 all: build
 
-build:            ## bin/ltx-pub, bin/ltx-sub
-	$(GO) build -o bin/ ./cmd/ltx-pub ./cmd/ltx-sub
+build:            ## bin/ltx-pub, bin/ltx-sub, bin/ltx-archive
+	$(GO) build -o bin/ ./cmd/ltx-pub ./cmd/ltx-sub ./cmd/ltx-archive
 
 demo: build       ## 15 seconds of live replication on this terminal
 	$(GO) run ./cmd/ltx-demo
@@ -34,7 +34,7 @@ lint:             ## format, vet, staticcheck
 
 bench: build      ## the figures of docs/performance.md
 	$(GO) run ./cmd/ltx-bench $(BENCHFLAGS)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1s -timeout 60m ./internal/wal ./internal/pagesum ./internal/capture ./replica
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1s -timeout 60m ./internal/wal ./internal/pagesum ./internal/capture ./replica ./compactor
 
 fuzz:             ## each fuzz target for FUZZTIME
 	@set -e; for p in $$($(GO) list $(PKGS)); do \

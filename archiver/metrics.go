@@ -53,7 +53,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		alarm:   prometheus.NewDesc(name("alarm"), "1 while something is wrong with the archive itself.", labels, nil),
 		lag: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: name("file_lag_seconds"), Help: "From stored in the stream to durable in the archive, of each level-0 file.",
-			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 15, 20, 30, 60, 300, 3600},
+			Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 7.5, 10, 11, 12.5, 15, 20, 30, 60, 300, 3600},
 		}, labels),
 		files: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("files_total"), Help: "Files written, read back."}, level),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: name("bytes_total"), Help: "Bytes written, read back."}, level),

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +27,6 @@ type flaky struct {
 	objstore.Store
 	rng  *rand.Rand // of one goroutine: the test's, and merges read in it too
 	rate float64
-	lies atomic.Bool // on: reads return a flipped bit now and then
 }
 
 var errFlaky = errors.New("flaky store")

@@ -107,20 +107,18 @@ func (c *Catalog) Prepare(ctx context.Context, to ltx.TXID, opts Options) (*Job,
 	return job, job.locate(ctx)
 }
 
-func (p *planned) read(ctx context.Context, offset, size int64) (b []byte, err error) {
-	r, err := p.source.Open(ctx, p.File.File, offset, size)
+// read fills b with what lies at offset.
+func (p *planned) read(ctx context.Context, offset int64, b []byte) (err error) {
+	r, err := p.source.Open(ctx, p.File.File, offset, int64(len(b)))
 	if err != nil {
-		return nil, p.fault(err)
+		return p.fault(err)
 	}
 	defer func() { err = errors.Join(err, p.fault(r.Close())) }()
-	b = make([]byte, size)
-	if n, err := io.ReadFull(r, b); err != nil {
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			err = fmt.Errorf("%w: it has %d bytes at %d, want %d: %w", ltxfile.ErrDamaged, n, offset, size, io.ErrUnexpectedEOF)
-		}
-		return nil, p.fault(err)
+	n, err := io.ReadFull(r, b)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = fmt.Errorf("%w: it has %d bytes at %d, want %d: %w", ltxfile.ErrDamaged, n, offset, len(b), io.ErrUnexpectedEOF)
 	}
-	return b, nil
+	return p.fault(err)
 }
 
 // readEnds reads header, trailer and where the page index begins.
@@ -128,11 +126,11 @@ func (p *planned) readEnds(ctx context.Context) error {
 	if p.Size < ltx.HeaderSize+ltxfile.TailSize {
 		return p.fault(fmt.Errorf("%w: %d bytes are no LTX file", ltxfile.ErrDamaged, p.Size))
 	}
-	head, err := p.read(ctx, 0, ltx.HeaderSize)
-	if err != nil {
+	head := make([]byte, ltx.HeaderSize)
+	if err := p.read(ctx, 0, head); err != nil {
 		return err
 	}
-	err = p.header.UnmarshalBinary(head)
+	err := p.header.UnmarshalBinary(head)
 	if err == nil {
 		err = p.header.Validate()
 	}
@@ -142,8 +140,8 @@ func (p *planned) readEnds(ctx context.Context) error {
 	if err != nil {
 		return p.fault(fmt.Errorf("%w: header: %w", ltxfile.ErrDamaged, err))
 	}
-	tail, err := p.read(ctx, p.Size-ltxfile.TailSize, ltxfile.TailSize)
-	if err != nil {
+	tail := make([]byte, ltxfile.TailSize)
+	if err := p.read(ctx, p.Size-ltxfile.TailSize, tail); err != nil {
 		return err
 	}
 	var t ltx.Trailer

@@ -87,7 +87,7 @@ func bridged(entries []ltxfile.Entry) int64 {
 type worker struct {
 	job *Job
 	out *output
-	raw []byte
+	raw []byte // of the segment
 	run []byte // decoded pages that follow one another
 	sum ltx.Checksum
 }
@@ -96,8 +96,8 @@ type worker struct {
 // of their checksums.
 func (w *worker) fetch(ctx context.Context, s segment, fetched *counter) error {
 	p := w.job.files[s.file]
-	raw, err := p.read(ctx, s.offset, s.size)
-	if err != nil {
+	w.raw = slices.Grow(w.raw[:0], int(s.size))[:s.size]
+	if err := p.read(ctx, s.offset, w.raw); err != nil {
 		return err
 	}
 	fetched.add(s.size)
@@ -113,7 +113,7 @@ func (w *worker) fetch(ctx context.Context, s segment, fetched *counter) error {
 			first, w.run = e.Pgno, w.run[:0]
 		}
 		at := e.Offset - s.offset
-		frame, err := ltxfile.ParseFrame(raw[at:at+e.Size], e.Pgno)
+		frame, err := ltxfile.ParseFrame(w.raw[at:at+e.Size], e.Pgno)
 		if err != nil {
 			return p.fault(err)
 		}

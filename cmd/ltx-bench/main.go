@@ -52,8 +52,8 @@ type measurement struct {
 func run(ctx context.Context, args []string) error {
 	b := &bench{}
 	flags := flag.NewFlagSet("ltx-bench", flag.ContinueOnError)
-	flags.StringVar(&b.bin, "bin", "bin", "directory of ltx-pub and ltx-sub")
-	only := flags.String("run", ".", "measurements to run, a regular expression: lag, cost, wal, throughput, bulk, idle")
+	flags.StringVar(&b.bin, "bin", "bin", "directory of ltx-pub, ltx-sub and ltx-archive")
+	only := flags.String("run", ".", "measurements to run, a regular expression: lag, cost, wal, throughput, bulk, idle, archive, restore")
 	flags.DurationVar(&b.span, "span", 10*time.Second, "length of one measurement")
 	flags.IntVar(&b.rounds, "rounds", 5, "rounds of a paired comparison")
 	flags.IntVar(&b.bulkMiB, "bulk", 1024, "MiB of the bulk transaction")
@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string) error {
 	defer os.RemoveAll(b.dir)
 	fmt.Printf("%s, %s/%s, %d cores, %s\n", time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
 	var errs []error
-	for _, m := range []measurement{{"lag", lag}, {"cost", cost}, {"wal", walBound}, {"throughput", throughput}, {"bulk", bulkTransaction}, {"idle", idle}} {
+	for _, m := range []measurement{{"lag", lag}, {"cost", cost}, {"wal", walBound}, {"throughput", throughput}, {"bulk", bulkTransaction}, {"idle", idle}, {"archive", archiveLag}, {"restore", restoreSpeed}} {
 		if match.MatchString(m.name) && ctx.Err() == nil {
 			if err := m.run(ctx, b); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", m.name, err))

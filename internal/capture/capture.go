@@ -69,19 +69,14 @@ type primary struct {
 
 // remains are the files of a database that was replaced.
 type remains struct {
-	db, wal wal.FileID
-	path    string // of the WAL; "": none was replaced
+	db, shm, wal wal.FileID
+	path         string // of the WAL; "": none was replaced
 }
 
 // counter is the change counter of the wal-index, which counts transactions.
 type counter struct {
 	n     uint32
 	known bool
-}
-
-type syncResult struct {
-	pos ltx.Pos
-	err error
 }
 
 // Open locks the state directory, reads what an earlier run left there, and
@@ -141,8 +136,12 @@ func (c *Capture) open(ctx context.Context) error {
 
 // Close lets go of everything. Run must have returned.
 func (c *Capture) Close() error {
-	var errs []error
-	errs = append(errs, c.closePrimary())
+	ids := []wal.FileID{c.left.db, c.left.shm}
+	if c.db != nil {
+		db, shm := c.db.IDs()
+		ids = append(ids, db, shm)
+	}
+	errs := []error{c.closePrimary(), c.closeIdle(ids...)}
 	if c.ownNote {
 		errs = append(errs, c.notifier.Close())
 	}

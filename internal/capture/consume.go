@@ -100,20 +100,3 @@ func (c *Capture) Full() {
 	c.mu.Unlock()
 	poke(c.wake)
 }
-
-// Sync captures everything that was committed before the call, and returns the
-// position of the file that holds the last of it.
-func (c *Capture) Sync(ctx context.Context) (ltx.Pos, error) {
-	reply := make(chan syncResult, 1)
-	select {
-	case c.syncs <- reply:
-	case <-ctx.Done():
-		return ltx.Pos{}, context.Cause(ctx)
-	}
-	select {
-	case r := <-reply:
-		return r.pos, r.err
-	case <-ctx.Done():
-		return ltx.Pos{}, context.Cause(ctx)
-	}
-}

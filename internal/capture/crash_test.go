@@ -22,6 +22,8 @@ var crashes = []captureSpec{
 	{Crash: "restart", Nth: 1},
 	{Crash: "restarted", Nth: 1},
 	{Crash: "compare", Nth: 1},
+	{Crash: "sync", Nth: 1}, // of the WAL, before a backfill
+	{Crash: "sync", Nth: 2}, // of the file, after it
 }
 
 func TestKilledAtEachStep(t *testing.T) {
@@ -31,7 +33,7 @@ func TestKilledAtEachStep(t *testing.T) {
 				t.Parallel()
 				rnd := rand.New(rand.NewPCG(seed, 4))
 				checkpoints := []int{0, -1, 10}
-				if strings.HasPrefix(spec.Crash, "restart") {
+				if strings.HasPrefix(spec.Crash, "restart") || spec.Crash == "sync" {
 					checkpoints = checkpoints[:2] // the WAL of the third is restarted by the application
 				}
 				a := newApp(t, sqlconn.Options{AutoCheckpoint: checkpoints[rnd.IntN(len(checkpoints))]}, seed)

@@ -3,8 +3,8 @@
 //
 // Invariants:
 //
-//   - The application is never blocked beyond a few milliseconds, and nothing
-//     is sent or awaited while a SQLite lock is held.
+//   - The application is never blocked beyond 50 ms, and nothing is sent while a
+//     SQLite lock is held. DESIGN.md, Force, has the one exception.
 //   - A frame leaves the WAL only after it was captured; where that cannot be
 //     proven, the whole database is compared with the page checksum table and
 //     what differs is captured.

@@ -97,26 +97,6 @@ func (c *Capture) dropStale() error {
 	return errors.Join(remove(c.left.path), remove(strings.TrimSuffix(c.left.path, "wal")+"shm"))
 }
 
-// errUnsettled is returned while the file put in place may still be being
-// written: opening it would write to it.
-var errUnsettled = errors.New("database file was replaced and may not be complete yet")
-
-// settled reports whether the file at the name looks complete: it has not been
-// written to for a moment. It is not opened for that (see package wal).
-func settled(path string) (bool, error) {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return false, err
-	}
-	quiet := time.Since(fi.ModTime())
-	return quiet >= settleLong || quiet >= settleShort && fi.Size() > 0, nil
-}
-
-const (
-	settleShort = 100 * time.Millisecond
-	settleLong  = 5 * time.Second
-)
-
 func remove(path string) error {
 	if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {
 		return err

@@ -125,6 +125,9 @@ type held struct {
 	batches []*batch
 	chain   wal.Chain // read up to here
 	spare   []*batch  // for their buffers
+
+	added uint64 // batches, ever
+	gone  uint64 // … of which so many are captured
 }
 
 const maxSpare = 2 // one is written while the next one is filled
@@ -139,9 +142,10 @@ func (q *held) size() (n int) {
 	return n
 }
 
-// begin forgets all batches, and makes from the place to read on from.
+// begin forgets all batches, which have been captured by other means, and makes from
+// the place to read on from.
 func (q *held) begin(from wal.Chain) {
-	q.batches, q.chain = nil, from
+	q.batches, q.chain, q.gone = nil, from, q.added
 }
 
 // next returns the batch that takes what is read next.
@@ -163,6 +167,7 @@ func (q *held) add(b *batch) {
 	if n := len(q.batches); len(b.pages) > 0 && (n == 0 || q.batches[n-1] != b) {
 		q.spare = q.spare[:len(q.spare)-1] // it was b
 		q.batches = append(q.batches, b)
+		q.added++
 	}
 }
 
@@ -186,6 +191,7 @@ func (q *held) done() {
 		q.spare = append(q.spare, q.batches[0])
 	}
 	q.batches = slices.Delete(q.batches, 0, 1)
+	q.gone++
 }
 
 // release lets go of spare buffers: an idle database keeps none.

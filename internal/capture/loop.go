@@ -27,6 +27,7 @@ const (
 	tornSpan      = 50 * time.Millisecond  // a header torn for longer needs recovery
 	identifyEvery = 2 * time.Millisecond   // is it still the same file?
 	retryAfter    = 500 * time.Millisecond // after an error
+	settlePoll    = 20 * time.Millisecond  // is the file put in place whole?
 	pinnedRetry   = 40 * time.Millisecond  // … with the pin, which a checkpointer may wait for
 )
 
@@ -60,31 +61,29 @@ func (c *Capture) drain(ctx context.Context) {
 func (c *Capture) loop(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var waiting []chan syncResult
+	var waiting waiters
 	poll := time.Duration(0)
 	for {
-		covered, err := c.step(ctx, len(waiting) > 0)
+		read, err := c.step(ctx, len(waiting) > 0)
 		if ctx.Err() != nil {
-			c.answer(waiting, context.Cause(ctx))
+			waiting.refuse(context.Cause(ctx))
 			return
 		}
 		c.noteError(err)
-		if covered {
-			c.answer(waiting, nil)
-			waiting = nil
+		if read {
+			waiting.read(c.held.added)
 		}
-		timer.Reset(c.nextPoll(err, len(waiting) > 0, &poll))
+		waiting = waiting.answer(c.held.gone, c.Pos())
+		timer.Reset(c.nextPoll(err, waiting.unread(), &poll))
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-c.wakeUnlessHot():
 			c.timing.event, poll = time.Now(), 0
 		case r := <-c.syncs:
-			waiting = append(waiting, r)
+			waiting = append(waiting, waiter{reply: r})
 		case done := <-c.ckpt.done:
-			c.ckpt.busy = false
-			c.backfill.frames = c.db.Backfilled() // that was not somebody else
-			c.backOff(done)
+			c.backfilled(done)
 		case err := <-c.spooler.done:
 			c.written(err)
 		}
@@ -100,23 +99,19 @@ func (c *Capture) wakeUnlessHot() <-chan struct{} {
 	return c.wake
 }
 
-func (c *Capture) answer(waiting []chan syncResult, err error) {
-	for _, w := range waiting {
-		w <- syncResult{pos: c.Pos(), err: err}
-	}
-}
-
-// nextPoll says how long to wait for an event. poll carries the doubling wait
-// after a write to the -wal file.
-func (c *Capture) nextPoll(err error, wanted bool, poll *time.Duration) time.Duration {
+// nextPoll says how long to wait for an event. unread: somebody waits for frames to
+// be read. poll carries the doubling wait after a write to the -wal file.
+func (c *Capture) nextPoll(err error, unread bool, poll *time.Duration) time.Duration {
 	switch now := time.Now(); {
-	case errors.Is(err, errUnsettled), errors.Is(err, errSlotsTaken), errors.Is(err, errSpoolFull) && c.db.Pinned():
+	case errors.Is(err, errUnsettled):
+		return settlePoll
+	case errors.Is(err, errSlotsTaken), errors.Is(err, errSpoolFull) && c.db.Pinned():
 		return activePoll
 	case err != nil && c.db != nil && c.db.Pinned():
 		return pinnedRetry
 	case err != nil:
 		return retryAfter
-	case wanted:
+	case unread:
 		return yieldPoll
 	case !c.timing.torn.IsZero():
 		return time.Millisecond
@@ -140,17 +135,18 @@ func (c *Capture) nextPoll(err error, wanted bool, poll *time.Duration) time.Dur
 	}
 }
 
-// step looks at the database once and does what there is to do. covered: all
-// that was committed when it began has been captured.
-func (c *Capture) step(ctx context.Context, wanted bool) (covered bool, err error) {
-	covered, err = c.stepOnce(ctx, wanted)
+// step looks at the database once and does what there is to do. wanted: a file of
+// what is held is to be made now. read: all that was committed when it began has
+// been read.
+func (c *Capture) step(ctx context.Context, wanted bool) (read bool, err error) {
+	read, err = c.stepOnce(ctx, wanted)
 	if errors.Is(err, errNotNow) {
 		return false, nil
 	}
-	return covered, err
+	return read, err
 }
 
-func (c *Capture) stepOnce(ctx context.Context, wanted bool) (covered bool, err error) {
+func (c *Capture) stepOnce(ctx context.Context, wanted bool) (read bool, err error) {
 	h, err := c.look(ctx)
 	if err != nil {
 		return false, err
@@ -176,7 +172,7 @@ func (c *Capture) stepOnce(ctx context.Context, wanted bool) (covered bool, err 
 	if err := c.settlePin(h, contended); err != nil {
 		return false, err
 	}
-	return c.covers(h), c.keepBounded(ctx, h)
+	return !c.unread(h), c.keepBounded(ctx, h)
 }
 
 // stay keeps the frames that cannot be captured because of err in the WAL, up to a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/keeper"
@@ -21,6 +22,7 @@ func (c *Capture) openPrimary(ctx context.Context) (err error) {
 	if c.db, err = wal.Open(c.cfg.Path); err != nil {
 		return fmt.Errorf("open %s: %w", c.cfg.Path, err)
 	}
+	c.db.OnSync(func() { c.cfg.crash("sync") })
 	path, err := filepath.EvalSymlinks(c.cfg.Path) // SQLite names the WAL after that
 	if err != nil {
 		return fmt.Errorf("open %s: %w", c.cfg.Path, err)
@@ -35,18 +37,25 @@ func (c *Capture) openPrimary(ctx context.Context) (err error) {
 func (c *Capture) closePrimary() error {
 	var errs []error
 	if c.db != nil {
-		db, shm := c.db.IDs()
 		errs = append(errs, c.db.Close())
-		if c.keeper != nil {
-			errs = append(errs, c.keeper.Close())
-		}
-		if c.cfg.SoleOwner {
-			errs = append(errs, wal.CloseIdle(db), wal.CloseIdle(shm))
-		}
-	} else if c.keeper != nil {
+	}
+	if c.keeper != nil {
 		errs = append(errs, c.keeper.Close())
 	}
-	c.primary = primary{}
+	c.primary = primary{held: held{added: c.held.added, gone: c.held.gone}} // the comparison captures the rest
+	return errors.Join(errs...)
+}
+
+// closeIdle closes the descriptors that are left of files which nobody in this
+// process has open, where that can be known.
+func (c *Capture) closeIdle(ids ...wal.FileID) error {
+	if !c.cfg.SoleOwner {
+		return nil
+	}
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, wal.CloseIdle(id))
+	}
 	return errors.Join(errs...)
 }
 
@@ -58,7 +67,8 @@ func (c *Capture) reopen(ctx context.Context) error {
 	}
 	c.unsure = true
 	if c.db != nil {
-		c.left = remains{db: c.dbID, wal: c.walID, path: c.walPath}
+		_, shm := c.db.IDs()
+		c.left = remains{db: c.dbID, shm: shm, wal: c.walID, path: c.walPath}
 	}
 	if err := c.closePrimary(); err != nil {
 		return fmt.Errorf("close replaced database: %w", err)
@@ -72,23 +82,17 @@ func (c *Capture) reopen(ctx context.Context) error {
 	if err := c.openPrimary(ctx); err != nil {
 		return errors.Join(err, c.closePrimary())
 	}
-	c.left = remains{}
 	c.watch()
-	return nil
+	return c.forget()
 }
 
-// awaitSettled returns errUnsettled while another file than before is in place
-// and may still be being written.
-func (c *Capture) awaitSettled() error {
-	now, err := wal.Identify(c.cfg.Path)
-	if err != nil || now == c.left.db {
-		return nil // who opens it will say so
-	}
-	ok, err := settled(c.cfg.Path)
-	if err == nil && !ok {
-		err = errUnsettled
-	}
-	return err
+// forget closes what is left of the files that were replaced. Until then they are
+// kept open: the file system would give their numbers to others.
+func (c *Capture) forget() error {
+	db, shm := c.db.IDs()
+	left := []wal.FileID{c.left.db, c.left.shm}
+	c.left = remains{}
+	return c.closeIdle(slices.DeleteFunc(left, func(id wal.FileID) bool { return id == db || id == shm })...)
 }
 
 // watch has the -wal file and the database file watched.

@@ -11,11 +11,13 @@ import (
 
 // Bounds of a restart of the WAL. Writers wait while it holds WRITE.
 const (
-	forceAt     = 8                      // times the soft limit, at which we backfill and restart
-	giveUpAt    = 16                     // … at which frames that cannot be captured are let go
+	forceAt     = 8                      // times the soft limit, at which we backfill, and restart once nothing is left
+	fillAt      = 12                     // … at which the last frames may be backfilled under WRITE
+	giveUpAt    = 16                     // … whatever that takes, and at which frames that cannot be captured are let go
 	patience    = 250 * time.Millisecond // after somebody else's checkpoint
 	fewToTake   = 64                     // frames left to capture under WRITE
 	fewToFill   = 256                    // frames left to backfill under WRITE
+	fillWait    = 25 * time.Millisecond  // for that, below giveUpAt
 	passes      = 8                      // attempts to get that near
 	writeWait   = 3 * time.Millisecond   // for WRITE
 	ckptWait    = 5 * time.Millisecond   // for a checkpointer to end, under WRITE
@@ -33,17 +35,31 @@ func (c *Capture) keepBounded(ctx context.Context, h wal.Header) error {
 	if c.emptyWanted(h) {
 		return c.empty(ctx, h)
 	}
-	switch {
-	case h.MaxFrame == 0 || c.ckpt.busy || !c.overLimit(h, c.restartAt()) || time.Now().Before(c.timing.tryCkpt):
+	if h.MaxFrame == 0 || c.ckpt.busy || !c.overLimit(h, c.restartAt()) || time.Now().Before(c.timing.tryCkpt) {
 		return c.rest(h)
-	case h.MaxFrame-c.db.Backfilled() <= fewToFill:
+	}
+	others := c.checkpointed(h)
+	switch left := h.MaxFrame - c.db.Backfilled(); {
+	case left <= c.fillable(h), others && left <= fewToFill:
 		done, err := c.restartWAL(ctx, nil)
 		c.backOff(done)
 		return err
-	case c.overLimit(h, forceAt) && !c.checkpointed(h):
+	case !others && (c.ckpt.rested() || c.overLimit(h, fillAt)):
 		c.ckpt.begin(c.db)
 	}
 	return nil
+}
+
+// fillable returns how many frames of h may be left to backfill under WRITE. In the
+// end that grows with the WAL: as many are left as are written during a backfill.
+func (c *Capture) fillable(h wal.Header) uint32 {
+	switch {
+	case c.overLimit(h, giveUpAt):
+		return max(fewToFill, h.MaxFrame/8)
+	case c.overLimit(h, fillAt):
+		return fewToFill
+	}
+	return 0
 }
 
 // restartAt is at how many times its soft limit we restart a WAL. One that is
@@ -146,6 +162,9 @@ func (c *Capture) restartLocked(ctx context.Context, then func() error) (bool, e
 	if err := c.hold(h); err != nil || c.unsure || c.unread(h) {
 		return false, err
 	}
+	if c.fill(ctx, h); c.ckpt.busy {
+		return false, nil
+	}
 	next := wal.NextGeneration(h)
 	start := wal.Chain{PageSize: h.PageSize, BigEndian: h.BigEndian, Salt: next.Salt}
 	if err := c.lockCkpt(ctx); err != nil {
@@ -160,6 +179,25 @@ func (c *Capture) restartLocked(ctx context.Context, then func() error) (bool, e
 		err = errors.Join(err, then())
 	}
 	return done, errors.Join(err, c.db.Unlock(wal.Ckpt))
+}
+
+// fill has the last frames backfilled while nobody can write. That waits for the
+// disk: after fillWait it goes on without WRITE, unless the WAL is at giveUpAt.
+func (c *Capture) fill(ctx context.Context, h wal.Header) {
+	if left := h.MaxFrame - c.db.Backfilled(); left == 0 || left > 2*c.fillable(h) {
+		return
+	}
+	if !c.overLimit(h, giveUpAt) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, fillWait)
+		defer cancel()
+	}
+	c.ckpt.begin(c.db)
+	select {
+	case done := <-c.ckpt.done:
+		c.backfilled(done)
+	case <-ctx.Done():
+	}
 }
 
 // lockCkpt takes CKPT, waiting a moment for a checkpointer to end. It does not
@@ -179,13 +217,8 @@ func (c *Capture) lockCkpt(ctx context.Context) error {
 
 // restartFilled holds WRITE and CKPT.
 func (c *Capture) restartFilled(ctx context.Context, h, next wal.Header) (bool, error) {
-	if left := h.MaxFrame - c.db.Backfilled(); left > 0 {
-		if left > 2*fewToFill || !c.overLimit(h, c.restartAt()) {
-			return false, nil
-		}
-		if res, err := c.db.Backfill(ctx); err != nil || !res.Done() {
-			return false, err
-		}
+	if c.db.Backfilled() != h.MaxFrame {
+		return false, nil
 	}
 	c.cfg.crash("restart")
 	if ok, err := c.restartWithin(ctx, next, readersWait); !ok {

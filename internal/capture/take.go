@@ -20,9 +20,12 @@ const (
 	holdLimit = 8 << 20
 )
 
+// flushMost is how much may be held to be made into a file at once: waking the
+// spooler takes as long.
+const flushMost = 64 << 10
+
 // advance reads the frames up to h. What they change becomes an LTX file where
-// one is asked for, or where it is too much to be held; where it is wanted, before
-// advance returns.
+// one is asked for or wanted, or where it is too much to be held.
 func (c *Capture) advance(ctx context.Context, h wal.Header, wanted bool) error {
 	now := time.Now()
 	switch unread := c.unread(h); {
@@ -44,14 +47,14 @@ func (c *Capture) advance(ctx context.Context, h wal.Header, wanted bool) error 
 		return err
 	}
 	age := now.Sub(c.timing.held)
-	asked := c.demanded() && (!c.hot || age >= hotSpan) || c.held.size() >= holdMost || age >= holdFor
+	asked := wanted || c.demanded() && (!c.hot || age >= hotSpan) || c.held.size() >= holdMost || age >= holdFor
 	switch {
-	case wanted, asked && !c.hot && !c.spooler.busy:
-		return c.flush() // waking the spooler takes as long as a small file
-	case asked:
-		return c.write()
+	case !asked:
+		return nil
+	case !c.hot && !c.spooler.busy && c.held.size() <= flushMost:
+		return c.flush()
 	}
-	return nil
+	return c.write()
 }
 
 // large reports whether the unread frames up to h are too many to be held.

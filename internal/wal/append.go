@@ -80,7 +80,7 @@ func (d *DB) startFile(h Header) (Chain, error) {
 	if _, err := d.wal.WriteAt(b[:], 0); err != nil {
 		return Chain{}, fmt.Errorf("write wal header: %w", err)
 	}
-	if err := datasync(d.wal); err != nil {
+	if err := d.sync(d.wal); err != nil {
 		return Chain{}, fmt.Errorf("sync wal: %w", err)
 	}
 	return StartChain(fh, sum), nil

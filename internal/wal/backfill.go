@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -104,7 +105,7 @@ func (d *DB) copyFrames(ctx context.Context, h Header, from, safe uint32) error 
 		return err
 	}
 	d.index.store(offBackfillAttempted, safe)
-	if err := datasync(d.wal); err != nil {
+	if err := d.sync(d.wal); err != nil {
 		return fmt.Errorf("sync wal: %w", err)
 	}
 	if err := d.copyPages(ctx, h, pages); err != nil {
@@ -206,10 +207,21 @@ func (d *DB) settleFile(size int64) error {
 // SyncFile makes what was backfilled so far durable. Calling it before the
 // last, locked, backfill makes that one short.
 func (d *DB) SyncFile() error {
-	if err := datasync(d.db); err != nil {
+	if err := d.sync(d.db); err != nil {
 		return fmt.Errorf("sync database: %w", err)
 	}
 	return nil
+}
+
+// OnSync has f called before each sync of a file: whoever tests durability kills the
+// process there, or makes a slow disk of it. Before d is used by anybody else.
+func (d *DB) OnSync(f func()) { d.onSync = f }
+
+func (d *DB) sync(f *os.File) error {
+	if d.onSync != nil {
+		d.onSync()
+	}
+	return datasync(f)
 }
 
 // retryInterrupted calls f again for as long as a signal interrupts it.

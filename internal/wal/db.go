@@ -27,6 +27,8 @@ type DB struct {
 	index *index
 	locks locks
 
+	onSync func() // nil: nothing
+
 	spare struct { // buffers of the last Appender; who holds WRITE owns them
 		buf   []byte
 		pgnos []uint32

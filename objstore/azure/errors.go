@@ -63,7 +63,8 @@ func isNetwork(err error) bool {
 	}
 	_, network := errors.AsType[net.Error](err) // every *url.Error is one
 	_, broken := errors.AsType[*brokenBody](err)
-	return network || broken || errors.Is(err, io.ErrUnexpectedEOF)
+	cut := strings.HasPrefix(err.Error(), "unmarshalling type") // a listing that breaks off; azcore keeps the text alone
+	return network || broken || cut || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // brokenBody marks an error of reading a body.

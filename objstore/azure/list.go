@@ -41,7 +41,7 @@ func (s *Store) list(ctx context.Context, opts *container.ListBlobsFlatOptions, 
 			return err
 		}
 		if page.Segment == nil { // it is there when it is empty
-			return errors.New("the answer is not a listing: does the endpoint lead to a blob service?")
+			return objstore.Transient(errors.New("the answer is not a listing: it broke off, or the endpoint does not lead to a blob service"))
 		}
 		for _, item := range page.Segment.BlobItems {
 			info, ok := s.listed(item)

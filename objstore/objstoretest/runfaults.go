@@ -30,7 +30,7 @@ const (
 	faultTries = 4
 	// faultTimeout is the CallTimeout: long enough for a busy machine, and what
 	// each request that hangs costs.
-	faultTimeout = time.Second
+	faultTimeout = 3 * time.Second
 	// faultStream is the size of a Put that takes several requests where the
 	// backend's parts are small.
 	faultStream = 12 << 20

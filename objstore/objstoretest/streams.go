@@ -141,6 +141,12 @@ func testAbortedByReader(t *testing.T, b Backend) {
 	was := content(1, 2000)
 	put(t, s, "old/x.ltx", was)
 	broken := errors.New("the source broke")
+	// A source that the network cut short ends with this, and never with success.
+	body := io.MultiReader(generator(2, 1000), failing{io.ErrUnexpectedEOF})
+	if _, err := s.Put(t.Context(), "new/x.ltx", body, objstore.PutOptions{Timestamp: stamp}); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatalf("put from a truncated source: %v, want io.ErrUnexpectedEOF", err)
+	}
+	untouched(t, s, was)
 	for _, n := range b.abortSizes() {
 		for _, key := range []string{"new/x.ltx", "old/x.ltx"} {
 			body := io.MultiReader(generator(2, n), failing{broken})

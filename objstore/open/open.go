@@ -14,6 +14,7 @@ import (
 	"github.com/ltxstream/ltxstream/objstore/dir"
 	"github.com/ltxstream/ltxstream/objstore/gcs"
 	"github.com/ltxstream/ltxstream/objstore/levels"
+	natsobj "github.com/ltxstream/ltxstream/objstore/nats"
 	"github.com/ltxstream/ltxstream/objstore/s3"
 	"github.com/ltxstream/ltxstream/objstore/sftp"
 )
@@ -72,6 +73,23 @@ func (o Options) store(ctx context.Context, u *url.URL) (objstore.Store, levels.
 			return cfg
 		}
 		return opened(ctx, u, levels.Decimal, dir.ParseURL, create, dir.New)
+	case "nats":
+		if o.NATS == nil {
+			return nil, 0, fmt.Errorf("%w: nats:// needs a NATS connection, and there is none here", ErrURL)
+		}
+		connect := func(ctx context.Context, cfg natsobj.Config) (*natsobj.Store, error) {
+			js, err := o.NATS(ctx)
+			if err != nil {
+				return nil, err
+			}
+			cfg.JS = js
+			return natsobj.New(ctx, cfg)
+		}
+		create := func(cfg natsobj.Config) natsobj.Config {
+			cfg.Create = cfg.Create || o.Write
+			return cfg
+		}
+		return opened(ctx, u, levels.Decimal, natsobj.ParseURL, create, connect)
 	case "s3":
 		return opened(ctx, u, levels.Hex, s3.ParseURL, as[s3.Config], s3.New)
 	case "gs":
