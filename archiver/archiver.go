@@ -26,6 +26,7 @@ type Archiver struct {
 	mu struct {
 		sync.Mutex
 		started bool
+		opened  bool              // the stream, and what lies beside it
 		lanes   map[string]*lane  // by progressKey
 		standby map[string]string // why, by destination
 	}
@@ -85,6 +86,9 @@ func (a *Archiver) run(ctx context.Context) error {
 			return str.Explain("STREAM.INFO.KV_"+a.cfg.Stream+"-leases", err)
 		}
 	}
+	a.mu.Lock()
+	a.mu.opened = true
+	a.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.follow(ctx, "progress of archives", p.watch) })
 	for _, d := range a.cfg.Destinations {
@@ -154,7 +158,7 @@ func (a *Archiver) serve(ctx context.Context, d Destination, str *stream.Stream,
 	if leases == nil {
 		return a.lead(ctx, d, str, p, log)
 	}
-	l := &lease{kv: leases, key: d.Name, ttl: a.cfg.LeaseTTL, log: log}
+	l := newLease(leases, d.Name, a.cfg.LeaseTTL, log)
 	for {
 		revision, err := l.acquire(ctx, func(h holder) { a.setStandby(d, fmt.Sprintf("%s, process %d, writes it", h.Host, h.PID)) })
 		if err != nil {
@@ -294,9 +298,18 @@ func (a *Archiver) Status() []Status {
 	return all
 }
 
-// Ready returns nil when every lane follows the stream and is less than maxLag
+// errNotOpen is why an archiver is not ready before it has a stream.
+var errNotOpen = errors.New("the stream is not open yet")
+
+// Ready returns nil when the stream is open and every lane follows the stream and is less than maxLag
 // behind (0: lag does not count); a standby is ready.
 func (a *Archiver) Ready(maxLag time.Duration) error {
+	a.mu.Lock()
+	opened := a.mu.opened
+	a.mu.Unlock()
+	if !opened {
+		return errNotOpen
+	}
 	var errs []error
 	for _, s := range a.Status() {
 		name := fmt.Sprintf("%s to %s", s.DB, s.Destination)

@@ -364,6 +364,9 @@ func TestConfig(t *testing.T) {
 		"no stage":       func(c *Config) { c.StageDir = "" },
 		"twice":          func(c *Config) { c.Destinations = append(c.Destinations, c.Destinations[0]) },
 		"bad name":       func(c *Config) { c.Destinations = []Destination{{Name: "a.b", Archive: newTarget().archive()}} },
+		"bad schedule":   func(c *Config) { c.Schedule.Windows = []time.Duration{0} },
+		"bad merges":     func(c *Config) { c.Parallelism = -1 },
+		"bad policy":     func(c *Config) { c.Policy.Grace = -time.Hour },
 		"bad db":         func(c *Config) { c.DBs = []wire.DB{"x.y"} },
 	} {
 		cfg := good

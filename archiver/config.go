@@ -102,9 +102,10 @@ func (c Config) withDefaults() (Config, error) {
 			errs = append(errs, err)
 		}
 	}
-	if c.FlushInterval < 0 || c.StageLimit < 0 || c.TrimAfter < 0 || c.LeaseTTL < 0 {
-		errs = append(errs, errors.New("a negative duration or size"))
+	if c.FlushInterval < 0 || c.StageLimit < 0 || c.TrimAfter < 0 || c.LeaseTTL < 0 || c.Parallelism < 0 || c.Discover < 0 {
+		errs = append(errs, errors.New("a negative duration, size or number"))
 	}
+	errs = append(errs, c.Schedule.Validate(), c.Policy.Validate())
 	orDefault(&c.Stream, wire.DefaultStream)
 	orDefault(&c.FlushInterval, DefaultFlushInterval)
 	orDefault(&c.StageLimit, DefaultStageLimit)

@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ var errLeaseLost = errors.New("the lease was lost")
 // moment: what they do must bear that.
 type lease struct {
 	kv  jetstream.KeyValue
+	id  string // of this lease: what bears it in the bucket is ours, though its answer was lost
 	key string
 	ttl time.Duration
 	log *slog.Logger
@@ -27,17 +29,22 @@ type lease struct {
 
 // holder is what the entry says, for people.
 type holder struct {
+	ID    string    `json:"id"`
 	Host  string    `json:"host"`
 	PID   int       `json:"pid"`
 	Since time.Time `json:"since"`
 }
 
-func self() holder {
+func newLease(kv jetstream.KeyValue, key string, ttl time.Duration, log *slog.Logger) *lease {
+	return &lease{kv: kv, id: rand.Text(), key: key, ttl: ttl, log: log}
+}
+
+func (l *lease) self() holder {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "?"
 	}
-	return holder{Host: host, PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Millisecond)}
+	return holder{ID: l.id, Host: host, PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Millisecond)}
 }
 
 // leaseBucket opens or makes the bucket whose entries end after ttl.
@@ -54,7 +61,7 @@ func leaseBucket(ctx context.Context, js jetstream.JetStream, stream string, ttl
 // acquire waits until the lease is ours, and returns its revision. standby is
 // told who has it meanwhile.
 func (l *lease) acquire(ctx context.Context, standby func(holder)) (uint64, error) {
-	me, err := json.Marshal(self())
+	me, err := json.Marshal(l.self())
 	if err != nil {
 		return 0, err
 	}
@@ -64,7 +71,11 @@ func (l *lease) acquire(ctx context.Context, standby func(holder)) (uint64, erro
 			return revision, nil
 		}
 		if errors.Is(err, jetstream.ErrKeyExists) {
-			standby(l.holder(ctx))
+			h, revision := l.holder(ctx)
+			if h.ID == l.id {
+				return revision, nil
+			}
+			standby(h)
 		} else if ctx.Err() == nil {
 			l.log.Warn("lease cannot be asked for, trying again", "err", err)
 		}
@@ -76,17 +87,18 @@ func (l *lease) acquire(ctx context.Context, standby func(holder)) (uint64, erro
 	}
 }
 
-func (l *lease) holder(ctx context.Context) (h holder) {
+func (l *lease) holder(ctx context.Context) (h holder, revision uint64) {
 	if entry, err := l.kv.Get(ctx, l.key); err == nil {
 		_ = json.Unmarshal(entry.Value(), &h) // for people
+		revision = entry.Revision()
 	}
-	return h
+	return h, revision
 }
 
 // keep renews the lease until ctx ends, or returns errLeaseLost: when somebody
 // else has it, or when it could not be renewed for so long that somebody may.
 func (l *lease) keep(ctx context.Context, revision uint64) error {
-	me, err := json.Marshal(self())
+	me, err := json.Marshal(l.self())
 	if err != nil {
 		return err
 	}
@@ -101,7 +113,7 @@ func (l *lease) keep(ctx context.Context, revision uint64) error {
 		}
 		asked := time.Now()
 		call, cancel := context.WithTimeout(ctx, l.ttl/4)
-		next, err := l.kv.Update(call, l.key, me, revision)
+		next, err := l.renew(call, me, revision)
 		cancel()
 		switch {
 		case err == nil:
@@ -112,6 +124,20 @@ func (l *lease) keep(ctx context.Context, revision uint64) error {
 			return fmt.Errorf("%w: %w", errLeaseLost, err)
 		}
 	}
+}
+
+// renew writes the entry again and returns its revision. A renewal whose answer
+// was lost has moved the entry on: that is no other holder.
+func (l *lease) renew(ctx context.Context, me []byte, revision uint64) (uint64, error) {
+	next, err := l.kv.Update(ctx, l.key, me, revision)
+	if !errors.Is(err, jetstream.ErrKeyExists) {
+		return next, err
+	}
+	h, now := l.holder(ctx)
+	if h.ID != l.id {
+		return 0, err
+	}
+	return l.kv.Update(ctx, l.key, me, now)
 }
 
 // release lets a standby take over at once; if that fails, it takes over later.

@@ -60,8 +60,8 @@ func New(ctx context.Context, cfg Config) (*Compactor, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	if n := len(cfg.Schedule.Windows); n > 7 {
-		return nil, fmt.Errorf("new compactor: %d levels above the first, want at most 7", n)
+	if err := errors.Join(cfg.Schedule.Validate(), cfg.Policy.Validate()); err != nil {
+		return nil, fmt.Errorf("new compactor: %w", err)
 	}
 	inv, err := ReadInventory(ctx, cfg.Archive, cfg.DB)
 	if err == nil {

@@ -1,6 +1,7 @@
 package compactor
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -20,6 +21,17 @@ type Policy struct {
 	// Grace is how much longer files are left alone, so that a restore that was
 	// planned with them can finish.
 	Grace time.Duration
+}
+
+// Validate refuses negative values: what they would mean is anybody's guess, and
+// things are deleted by it.
+func (p Policy) Validate() error {
+	for _, n := range []int64{int64(p.Window), int64(p.Grace), int64(p.Last), int64(p.Hourly), int64(p.Daily), int64(p.Weekly), int64(p.Monthly), int64(p.Yearly)} {
+		if n < 0 {
+			return errors.New("a retention policy has no negative durations and numbers")
+		}
+	}
+	return nil
 }
 
 // DefaultPolicy keeps every point of the last day, and snapshots of seven days,

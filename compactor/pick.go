@@ -1,6 +1,8 @@
 package compactor
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/ltxstream/ltxstream/objstore/levels"
@@ -19,6 +21,26 @@ type Schedule struct {
 
 // DefaultSchedule is 5 minutes, an hour, and a snapshot every day.
 var DefaultSchedule = Schedule{Windows: []time.Duration{5 * time.Minute, time.Hour}, Snapshot: 24 * time.Hour}
+
+// maxWindows is how many levels there are between the first and the snapshots.
+const maxWindows = int(levels.Snapshot - levels.First - 1)
+
+// Validate reports all that is wrong with a schedule.
+func (s Schedule) Validate() error {
+	var errs []error
+	if n := len(s.Windows); n > maxWindows {
+		errs = append(errs, fmt.Errorf("%d windows of levels above the first: want at most %d", n, maxWindows))
+	}
+	for _, w := range s.Windows {
+		if w <= 0 {
+			errs = append(errs, fmt.Errorf("windows: %v: want a positive duration", w))
+		}
+	}
+	if s.Snapshot < 0 {
+		errs = append(errs, fmt.Errorf("snapshot interval %v is negative", s.Snapshot))
+	}
+	return errors.Join(errs...)
+}
 
 // Top is the highest level below the snapshots.
 func (s Schedule) Top() levels.Level { return levels.First + levels.Level(len(s.Windows)) }

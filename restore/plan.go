@@ -30,6 +30,7 @@ type PlanError struct {
 	// Inside: a file holds Want in the middle of its range, so that Want was a
 	// point once and was merged with its neighbours since.
 	Inside bool
+	Behind bool // no file reaches as far as Want
 }
 
 func (e *PlanError) Error() string {
@@ -40,7 +41,10 @@ func (e *PlanError) Error() string {
 		return fmt.Sprintf("TXID %s cannot be reached: there is no file of a whole database at or before it", e.Want)
 	}
 	why := "a file is missing behind the point before it"
-	if e.Inside {
+	switch {
+	case e.Behind:
+		why = "the history ends before it"
+	case e.Inside:
 		why = "it was merged with the transactions around it"
 	}
 	text := fmt.Sprintf("TXID %s cannot be reached: %s", e.Want, why)
@@ -78,7 +82,7 @@ func Plan(files []File, to ltx.TXID) ([]File, error) {
 			best = chain
 		}
 	}
-	fault := &PlanError{Want: to, Next: nextPoint(sorted, to)}
+	fault := &PlanError{Want: to, Next: nextPoint(sorted, to), Behind: Newest(files) < to}
 	if best != nil {
 		fault.Reached, fault.At = last(best), best[len(best)-1].Timestamp
 	}

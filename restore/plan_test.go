@@ -48,7 +48,7 @@ func TestPlan(t *testing.T) {
 		"first file is a base":     {archive, 5, "1:1-5", nil},
 		"inside a file":            {archive, 11, "", &PlanError{Want: 11, Reached: 10, Next: 12, Inside: true}},
 		"before all":               {at("9:1-10"), 4, "", &PlanError{Want: 4, Next: 10}},
-		"behind all":               {archive, 50, "", &PlanError{Want: 50, Reached: 42}},
+		"behind all":               {archive, 50, "", &PlanError{Want: 50, Reached: 42, Behind: true}},
 		"nothing":                  {nil, 5, "", &PlanError{}},
 		"no base":                  {at("1:5-6", "1:7-8"), 8, "", &PlanError{Want: 8}},
 		"gap":                      {at("9:1-4", "1:5-6", "1:8-9", "9:1-12"), 9, "", &PlanError{Want: 9, Reached: 6, Next: 12}},

@@ -18,7 +18,8 @@ type Source interface {
 	// List returns all files, in any order.
 	List(ctx context.Context) ([]levels.File, error)
 	// Before returns how many of files, of one level in TXID order, are at or
-	// before a time.
+	// before a time. Those at the boundary have their exact timestamps
+	// afterwards.
 	Before(ctx context.Context, files []levels.File, t time.Time) (int, error)
 	// Open reads a part of a file; see [levels.Archive.Open].
 	Open(ctx context.Context, f levels.File, offset, size int64) (io.ReadCloser, error)
@@ -89,11 +90,20 @@ func Read(ctx context.Context, sources ...Source) (*Catalog, error) {
 // TimeError says that nothing is as old as a time.
 type TimeError struct {
 	Time  time.Time
-	First ltx.TXID // the oldest point
+	First ltx.TXID  // the oldest point, 0: there is none
+	At    time.Time // of First; zero: not known
 }
 
 func (e *TimeError) Error() string {
-	return fmt.Sprintf("there is nothing from before %s; the first point is TXID %s", e.Time.Format(time.RFC3339), e.First)
+	text := "there is nothing from before " + e.Time.UTC().Format(ltx.RFC3339Milli)
+	if e.First == 0 {
+		return text + ", and no file of a whole database to begin with"
+	}
+	text += fmt.Sprintf("; the first point is TXID %s", e.First)
+	if !e.At.IsZero() {
+		text += " of " + e.At.UTC().Format(ltx.RFC3339Milli)
+	}
+	return text
 }
 
 // Resolve returns the TXID of a target. For a time it asks the sources for O(log
@@ -110,6 +120,7 @@ func (c *Catalog) Resolve(ctx context.Context, target Target) (ltx.TXID, error) 
 		return Newest(c.Files), nil
 	}
 	var newest ltx.TXID
+	oldest := map[ltx.TXID]time.Time{}
 	for _, group := range c.byLevel() {
 		files := make([]levels.File, len(group))
 		for i, f := range group {
@@ -121,10 +132,13 @@ func (c *Catalog) Resolve(ctx context.Context, target Target) (ltx.TXID, error) 
 		}
 		if n > 0 {
 			newest = max(newest, files[n-1].Max)
+		} else {
+			oldest[files[0].Max] = files[0].Timestamp
 		}
 	}
 	if newest == 0 {
-		return 0, &TimeError{Time: target.Time, First: nextPoint(sortedByMin(c.Files), 0)}
+		first := nextPoint(sortedByMin(c.Files), 0)
+		return 0, &TimeError{Time: target.Time, First: first, At: oldest[first]}
 	}
 	return newest, nil
 }

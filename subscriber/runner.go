@@ -31,6 +31,8 @@ type runner struct {
 	sought bool // the feed stands where the replica does
 	gap    bool // the stream does not continue the position: a later base is needed
 	fork   bool // the position is not of the stream's history: any base will do
+
+	strange bool // changes from outside did not belong to the replica: only a whole base will do
 }
 
 // run opens the replica once, and then tries until something permanent.

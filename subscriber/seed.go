@@ -100,7 +100,7 @@ func (r *runner) outside(ctx context.Context, cause error) error {
 		return fmt.Errorf("wait for a full file from the publisher: %w", cause)
 	}
 	after := r.rep.Position().Pos
-	if r.fork {
+	if r.fork || r.strange {
 		after = ltx.Pos{}
 	}
 	base, err := r.cfg.Bootstrapper.Base(ctx, r.cfg.DB, after)
@@ -110,9 +110,19 @@ func (r *runner) outside(ctx context.Context, cause error) error {
 	r.cfg.Logger.Info("applying a base from outside the stream", "from", after, "full", base.Full)
 	err = r.rep.Apply(ctx, base.File, replica.ApplyInfo{Full: base.Full})
 	if err = errors.Join(err, base.Close()); err != nil {
+		if !base.Full && ofAnotherHistory(err) {
+			r.strange = true // the same changes would be offered again
+		}
 		return fmt.Errorf("apply base: %w", err)
 	}
-	r.gap, r.fork, r.sought = false, false, false
+	r.gap, r.fork, r.strange, r.sought = false, false, false, false
 	r.bump(func(c *counters) { c.Bases++ })
 	return nil
+}
+
+// ofAnotherHistory reports whether err says that changes do not belong to the
+// replica: some begin before its position, so that only their end tells.
+func ofAnotherHistory(err error) bool {
+	_, place := errors.AsType[*replica.PosError](err)
+	return place || errors.Is(err, replica.ErrDamaged) || errors.Is(err, replica.ErrDiverged)
 }

@@ -408,6 +408,47 @@ func TestBootstrapper(t *testing.T) {
 	}
 }
 
+// strange is a Bootstrapper that has changes of another history, whose first file
+// begins before the replica's position, so that nothing tells before they are
+// applied; and a whole database for who has none.
+type strange struct {
+	changes, whole []byte
+}
+
+func (s *strange) Base(_ context.Context, _ wire.DB, after ltx.Pos) (*Base, error) {
+	data := s.changes
+	if after.IsZero() {
+		data = s.whole
+	}
+	return &Base{File: io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))), Full: after.IsZero(), Closer: io.NopCloser(nil)}, nil
+}
+
+// TestBaseOfAnotherHistory: when changes turn out not to belong to the replica, a
+// whole database is asked for, not the same again.
+func TestBaseOfAnotherHistory(t *testing.T) {
+	t.Parallel()
+	js, p, path := setup(t)
+	for range 3 {
+		p.commit()
+	}
+	first := run(t, js, path, nil)
+	first.wait(p.Pos.TXID)
+	if err := first.end(); err != nil {
+		t.Fatal(err)
+	}
+	p.insert()
+	missing := p.file(true) // TXID 4 is not in the stream
+	p.commit()
+	other := ltx.Header{Version: ltx.Version, PageSize: p.PageSize, Commit: uint32(len(p.Pages)), MinTXID: 3, MaxTXID: 4, Timestamp: 1_800_000_000_000, PreApplyChecksum: ltx.ChecksumFlag | 7}
+	from := &strange{
+		changes: streamtest.Encode(t, other, map[uint32][]byte{2: bytes.Repeat([]byte("x"), int(p.PageSize))}, ltx.ChecksumFlag|9),
+		whole:   missing.Data,
+	}
+	r := run(t, js, path, func(c *Config) { c.Bootstrapper = from })
+	r.wait(p.Pos.TXID)
+	p.same(path)
+}
+
 func TestLostReplicaIsFoundByChecksum(t *testing.T) {
 	t.Parallel()
 	js, p, path := setup(t)

@@ -54,6 +54,11 @@ type fileListing struct {
 
 // Run lists.
 func (c *lsCmd) Run(ctx context.Context, e *env) error {
+	if c.Name != "" {
+		if err := checkName(c.Name); err != nil {
+			return err
+		}
+	}
 	a, closeAll, err := e.reader(ctx, c.URL)
 	if err != nil {
 		return err

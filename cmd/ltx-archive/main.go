@@ -68,6 +68,11 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 	return daemon.Report(stderr, command, explain(err))
 }
 
+// checkName refuses what is no database's name in any archive.
+func checkName(name string) error {
+	return daemon.Exit(daemon.ExitUsage, levels.CheckDB(name), "nothing was done; see which databases there are: ltx-archive ls URL")
+}
+
 // archive opens the archive at a URL. connect is used for nats:// URLs alone.
 func (e *env) archive(ctx context.Context, url string, write bool, connect func(context.Context) (jetstream.JetStream, error)) (*levels.Archive, error) {
 	return open.Archive(ctx, url, open.Options{Write: write, NATS: connect, Retry: objstore.RetryConfig{Logger: e.logger}})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/ltxstream/ltxstream/compactor"
 	"github.com/ltxstream/ltxstream/internal/daemon"
+	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
 type pruneCmd struct {
@@ -36,6 +38,9 @@ type keptSnapshot struct {
 
 // Run prunes.
 func (c *pruneCmd) Run(ctx context.Context, e *env) error {
+	if err := errors.Join(levels.CheckDB(c.Name), c.policy().Validate()); err != nil {
+		return daemon.Exit(daemon.ExitUsage, err, "nothing was done")
+	}
 	a, closeAll, err := e.reader(ctx, c.URL)
 	if err != nil {
 		return err
@@ -55,7 +60,7 @@ func (c *pruneCmd) Run(ctx context.Context, e *env) error {
 		p.Bytes += f.Size
 		p.Deleted = append(p.Deleted, fileListing{Level: f.Level, Min: f.Min, Max: f.Max, Size: f.Size, Timestamp: known(f.Timestamp), Key: a.Key(c.Name, f)})
 	}
-	for _, f := range comp.Inventory().Level(9) {
+	for _, f := range comp.Inventory().Level(levels.Snapshot) {
 		if why := verdict.Reasons[f]; why != nil {
 			p.Kept = append(p.Kept, keptSnapshot{TXID: f.Max, Timestamp: f.Timestamp, Reasons: why})
 		}

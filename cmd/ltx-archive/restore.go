@@ -89,6 +89,9 @@ func (c *restoreCmd) Run(ctx context.Context, e *env) error {
 var errDryRun = errors.New("dry run")
 
 func (c *restoreCmd) explain(ctx context.Context, err error) error {
+	if plan, ok := errors.AsType[*restore.PlanError](err); ok && plan.Want == 0 {
+		err = daemon.Exit(daemon.ExitNotFound, fmt.Errorf("nothing of database %q was found: %w", c.Name, err), "no output was made; see which databases there are: ltx-archive ls URL")
+	}
 	if ctx.Err() != nil {
 		return daemon.Exit(daemon.ExitInterrupted, err, "what was fetched is kept beside OUTPUT under a hidden name; the same command goes on there")
 	}
@@ -96,7 +99,11 @@ func (c *restoreCmd) explain(ctx context.Context, err error) error {
 }
 
 func (c *restoreCmd) parse(now time.Time) (db wire.DB, target restore.Target, err error) {
-	db, err = wire.ParseDB(c.Name)
+	if db = wire.DB(c.Name); c.NoStream {
+		err = levels.CheckDB(c.Name) // others name databases in other ways
+	} else {
+		db, err = wire.ParseDB(c.Name)
+	}
 	if err == nil && c.TXID != "" {
 		if target.TXID, err = ltx.ParseTXID(c.TXID); err != nil || target.TXID == 0 {
 			err = fmt.Errorf("transaction %q: want 16 hex digits, not zero", c.TXID)
@@ -120,7 +127,11 @@ func (c *restoreCmd) sources(ctx context.Context, e *env, a *levels.Archive, db 
 	if err != nil || covered {
 		return sources, nothing, err
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(c.Output), ".ltx-tail-*")
+	beside := filepath.Dir(c.Output) // where there is room for a database
+	if c.DryRun {
+		beside = "" // nothing is made there, the directory may be missing
+	}
+	dir, err := os.MkdirTemp(beside, ".ltx-tail-*")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -70,12 +70,55 @@ func (c *runCmd) Run(ctx context.Context, e *env) error {
 	if len(c.To) == 0 {
 		return daemon.Exit(daemon.ExitUsage, errors.New("no archive to write"), "nothing was done; name one with --to URL")
 	}
-	nc, js, err := e.nats.Connect(ctx, command, e.logger)
+	schedule := compactor.Schedule{Windows: c.Windows, Snapshot: c.SnapshotInterval}
+	err = errors.Join(schedule.Validate(), c.policy().Validate())
+	if c.SnapshotInterval == 0 {
+		err = errors.Join(err, errors.New("snapshot interval 0: want a positive duration; a long one makes few snapshots"))
+	}
+	if err != nil {
+		return daemon.Exit(daemon.ExitUsage, err, "nothing was done")
+	}
+	link := &link{e: e}
+	defer link.close()
+	dests, closeAll, err := c.destinations(ctx, e, link)
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	return natsconn.Diagnose(nc, c.archive(ctx, e, nc, js, dbs))
+	defer closeAll()
+	js, err := link.jetStream(ctx)
+	if err != nil {
+		return err
+	}
+	return natsconn.Diagnose(link.nc, c.archive(ctx, e, archiver.Config{
+		JS: js, Stream: c.Stream, DBs: dbs, Destinations: dests, FlushInterval: c.Flush,
+		Schedule: schedule, Policy: c.policy(), TrimAfter: c.TrimAfter, Parallelism: c.Merges, LeaseTTL: c.LeaseTTL,
+		AskFull: func(ctx context.Context, db wire.DB) error {
+			_, err := control.Client{NC: link.nc}.Full(ctx, db, askTimeout)
+			return err
+		},
+		Logger: e.logger,
+	}))
+}
+
+// link connects when it is first needed, so that what is wrong with a URL shows
+// without a server.
+type link struct {
+	e  *env
+	nc *nats.Conn // nil: not connected
+	js jetstream.JetStream
+}
+
+func (l *link) jetStream(ctx context.Context) (_ jetstream.JetStream, err error) {
+	if l.nc == nil {
+		l.nc, l.js, err = l.e.nats.Connect(ctx, command, l.e.logger)
+	}
+	return l.js, err
+}
+
+func (l *link) close() {
+	if l.nc != nil {
+		l.nc.Close()
+	}
 }
 
 // databases are those of the command line, or else of the file.
@@ -94,29 +137,16 @@ func (c *runCmd) databases(config *daemon.ConfigFile) (dbs []wire.DB, err error)
 	return dbs, daemon.Exit(daemon.ExitUsage, errors.Join(errs...), "nothing was done")
 }
 
-func (c *runCmd) archive(ctx context.Context, e *env, nc *nats.Conn, js jetstream.JetStream, dbs []wire.DB) (err error) {
+// archive runs an archiver with the rest of its configuration.
+func (c *runCmd) archive(ctx context.Context, e *env, cfg archiver.Config) (err error) {
 	stage, cleanUp, err := c.stage()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, cleanUp()) }()
-	dests, closeAll, err := c.destinations(ctx, e, js)
-	if err != nil {
-		return err
-	}
-	defer closeAll()
 	registry := daemon.NewRegistry()
-	client := control.Client{NC: nc}
-	a, err := archiver.New(archiver.Config{
-		JS: js, Stream: c.Stream, DBs: dbs, Destinations: dests, StageDir: stage, FlushInterval: c.Flush,
-		Schedule: compactor.Schedule{Windows: c.Windows, Snapshot: c.SnapshotInterval}, Policy: c.policy(),
-		TrimAfter: c.TrimAfter, Parallelism: c.Merges, LeaseTTL: c.LeaseTTL,
-		AskFull: func(ctx context.Context, db wire.DB) error {
-			_, err := client.Full(ctx, db, askTimeout)
-			return err
-		},
-		Logger: e.logger, Metrics: archiver.NewMetrics(registry),
-	})
+	cfg.StageDir, cfg.Metrics = stage, archiver.NewMetrics(registry)
+	a, err := archiver.New(cfg)
 	if err != nil {
 		return daemon.Exit(daemon.ExitUsage, err, "nothing was done")
 	}
@@ -134,8 +164,7 @@ func (c *runCmd) stage() (dir string, cleanUp func() error, err error) {
 	return dir, func() error { return os.RemoveAll(dir) }, err
 }
 
-func (c *runCmd) destinations(ctx context.Context, e *env, js jetstream.JetStream) (dests []archiver.Destination, closeAll func(), err error) {
-	connected := func(context.Context) (jetstream.JetStream, error) { return js, nil }
+func (c *runCmd) destinations(ctx context.Context, e *env, l *link) (dests []archiver.Destination, closeAll func(), err error) {
 	closeAll = func() {
 		for _, d := range dests {
 			if err := d.Archive.Store().Close(); err != nil {
@@ -144,7 +173,7 @@ func (c *runCmd) destinations(ctx context.Context, e *env, js jetstream.JetStrea
 		}
 	}
 	for _, url := range c.To {
-		a, err := e.archive(ctx, absolute(url), true, connected)
+		a, err := e.archive(ctx, absolute(url), true, l.jetStream)
 		if err != nil {
 			closeAll()
 			return nil, nil, err

@@ -51,6 +51,9 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return daemon.Exit(daemon.ExitUsage, err, "nothing was done")
 	}
+	if err := checkName(c.Name); err != nil {
+		return err
+	}
 	a, closeAll, err := e.reader(ctx, c.URL)
 	if err != nil {
 		return err
@@ -67,7 +70,9 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 	if err := v.files(ctx, catalog, c.Parallelism); err != nil {
 		return err
 	}
-	v.chains(catalog)
+	if len(catalog.Files) > 0 {
+		v.chains(catalog)
+	}
 	if c.JSON {
 		if err := daemon.PrintJSON(e.stdout, v.report(catalog)); err != nil {
 			return err
@@ -97,7 +102,7 @@ func parseShare(text string) (share, error) {
 	}
 	if percent, ok := strings.CutSuffix(text, "%"); ok {
 		p, err := strconv.ParseFloat(percent, 64)
-		if err != nil || p < 0 || p > 100 {
+		if err != nil || !(p >= 0 && p <= 100) { // NaN is neither
 			return nil, bad
 		}
 		return func(string) bool { return rand.Float64()*100 < p }, nil
@@ -129,6 +134,7 @@ type verifier struct {
 	mu       sync.Mutex
 	ends     map[levels.File]ends
 	read     int
+	gone     []levels.File // listed, and not there any more
 	problems []problem
 }
 
@@ -138,26 +144,61 @@ func (v *verifier) found(f levels.File, chain bool, format string, args ...any) 
 	v.problems = append(v.problems, problem{Key: v.a.Key(v.db, f), Reason: fmt.Sprintf(format, args...), chain: chain})
 }
 
-// files looks at each file by itself.
-func (v *verifier) files(ctx context.Context, catalog *restore.Catalog, parallelism int) error {
-	g, ctx := errgroup.WithContext(ctx)
+// files looks at each file by itself. What was deleted meanwhile, as retention
+// does, leaves the catalog: whether it is missed shows in the chains.
+func (v *verifier) files(parent context.Context, catalog *restore.Catalog, parallelism int) error {
+	g, ctx := errgroup.WithContext(parent)
 	g.SetLimit(max(parallelism, 1))
 	for _, f := range catalog.Files {
 		g.Go(func() error {
 			err := v.file(ctx, f.File)
-			if ctx.Err() == nil && damaged(err) {
+			switch {
+			case ctx.Err() != nil:
+			case levels.IsGone(err):
+				v.vanished(f.File)
+				return nil
+			case damaged(err):
 				v.found(f.File, false, "%v", err)
 				return nil
 			}
 			return err
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return v.forget(parent, catalog)
 }
 
 func damaged(err error) bool {
 	_, ok := errors.AsType[*levels.DamageError](err)
-	return ok || errors.Is(err, ltxfile.ErrDamaged) || levels.IsGone(err)
+	return ok || errors.Is(err, ltxfile.ErrDamaged)
+}
+
+func (v *verifier) vanished(f levels.File) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.gone = append(v.gone, f)
+}
+
+// forget removes from the catalog what vanished, unless the store lists it
+// still.
+func (v *verifier) forget(ctx context.Context, catalog *restore.Catalog) error {
+	for _, f := range v.gone {
+		for again, err := range v.a.Files(ctx, v.db, f.Level, f.Min) {
+			if err != nil {
+				return err
+			}
+			if again.Min == f.Min && again.Max == f.Max {
+				v.found(f, false, "it is listed, and cannot be read: there is no such object")
+			}
+			if again.Min > f.Min {
+				break
+			}
+		}
+	}
+	catalog.Files = slices.DeleteFunc(catalog.Files, func(f restore.File) bool { return slices.Contains(v.gone, f.File) })
+	return nil
 }
 
 func (v *verifier) file(ctx context.Context, f levels.File) error {
@@ -210,6 +251,7 @@ func (v *verifier) chains(catalog *restore.Catalog) {
 			v.follows(files[i-1], files[i])
 		}
 	}
+	holes := v.holes(ofLevel[levels.First])
 	stretches := catalog.Stretches()
 	newest := catalog.Files[0].File
 	for _, f := range catalog.Files {
@@ -220,13 +262,33 @@ func (v *verifier) chains(catalog *restore.Catalog) {
 	switch n := len(stretches); {
 	case n == 0:
 		v.found(newest, true, "nothing can be restored: there is no file of a whole database")
-	case stretches[n-1].Last < newest.Max:
+	case stretches[n-1].Last < newest.Max && !told(holes, stretches[n-1].Last, newest.Max):
 		v.found(newest, true, "it cannot be reached: the last point is TXID %s", stretches[n-1].Last)
-	case n > 1:
-		for i, s := range stretches[1:] {
-			v.found(newest, true, "the points between TXID %s and %s cannot be restored", stretches[i].Last, s.First)
+	}
+	for i := 1; i < len(stretches); i++ {
+		if last, first := stretches[i-1].Last, stretches[i].First; !told(holes, last, first) {
+			v.found(newest, true, "the points between TXID %s and %s cannot be restored", last, first)
 		}
 	}
+}
+
+// holes are where files of level 1 are missing: the points inside are lost, even
+// where a higher level leads across.
+func (v *verifier) holes(first []levels.File) (holes []points) {
+	var last ltx.TXID
+	for i, f := range first {
+		if i > 0 && f.Min > last+1 {
+			holes = append(holes, points{last, f.Min - 1})
+			v.found(f, true, "a file is missing before it: the points behind TXID %s and before %s cannot be restored", last, f.Min-1)
+		}
+		last = max(last, f.Max)
+	}
+	return holes
+}
+
+// told reports whether a gap between two points is a hole that was found.
+func told(holes []points, last, first ltx.TXID) bool {
+	return slices.ContainsFunc(holes, func(h points) bool { return h.First <= first && h.Last >= last })
 }
 
 func (v *verifier) follows(prev, next levels.File) {

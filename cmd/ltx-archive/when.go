@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"time"
@@ -31,7 +32,7 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	}
 	if m := ago.FindStringSubmatch(text); m != nil {
 		n, err := strconv.ParseInt(m[1], 10, 32)
-		if unit, ok := units[m[2]]; ok && err == nil {
+		if unit, ok := units[m[2]]; ok && err == nil && n <= int64(math.MaxInt64/unit) {
 			return now.Add(-time.Duration(n) * unit), nil
 		}
 	}

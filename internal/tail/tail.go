@@ -65,7 +65,7 @@ func Fetch(ctx context.Context, cfg Config) (f Fetched, err error) {
 		return f, err
 	}
 	if head.Data == nil || head.Data.Meta.Max <= cfg.After.TXID {
-		return f, nil
+		return f, cfg.ended(head)
 	}
 	var id [6]byte
 	_, _ = rand.Read(id[:]) // never fails
@@ -97,6 +97,21 @@ func Fetch(ctx context.Context, cfg Config) (f Fetched, err error) {
 		}
 	}
 	return f, nil
+}
+
+// ended looks at a stream that has nothing behind the archive's end.
+func (cfg Config) ended(head stream.Head) error {
+	if head.Data == nil {
+		return nil
+	}
+	switch m := head.Data.Meta; {
+	case m.Max < cfg.After.TXID:
+		cfg.Logger.Warn("the stream ends before the archive: its publisher will send the rest again, or it is of another history",
+			"db", string(cfg.DB), "txid", m.Max, "archived", cfg.After.TXID)
+	case cfg.After.PostApplyChecksum != 0 && m.PostPos() != cfg.After:
+		return &feed.ForkError{DB: cfg.DB, Have: cfg.After, Got: m.PostPos()}
+	}
+	return nil
 }
 
 // add stores one file, unless it is more than what is wanted.

@@ -59,6 +59,9 @@ func ParseURL(u *url.URL) (Config, error) {
 	if _, set := u.User.Password(); set {
 		fault("a password in the URL: give the account key as AZURE_STORAGE_KEY")
 	}
+	if u.Host == "" {
+		fault("no container: want abs://ACCOUNT@CONTAINER/PREFIX")
+	}
 	if u.Fragment != "" || u.Opaque != "" {
 		fault("want abs://ACCOUNT@CONTAINER/PREFIX")
 	}

@@ -61,8 +61,9 @@ func (a *Archive) Files(ctx context.Context, db string, level Level, from ltx.TX
 	}
 }
 
-// Databases lists the names of the databases that the archive holds, in byte
-// order: one or two requests each.
+// Databases lists the names of the databases that the archive holds, in the
+// order of their keys ("a-b" before "a", whose next character is the slash): one
+// or two requests each.
 func (a *Archive) Databases(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for after := ""; ; {

@@ -2,10 +2,13 @@ package levels
 
 import (
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/objstore"
 )
 
 // Level is how far up a file was merged. Level 0 is the stream, or a folder of
@@ -38,6 +41,19 @@ func (f File) Name() string { return ltx.FormatFilename(f.Min, f.Max) }
 func (f File) IsBase() bool { return f.Min == 1 }
 
 func (f File) String() string { return fmt.Sprintf("level %d %s-%s", f.Level, f.Min, f.Max) }
+
+// CheckDB refuses what cannot be a database's name in an archive: it is one
+// segment of a key (see [objstore.CheckKey]). Names that others gave may have
+// characters that those of a stream have not.
+func CheckDB(name string) error {
+	if err := objstore.CheckKey(name); err != nil {
+		return fmt.Errorf("database name %q: %w", name, err)
+	}
+	if strings.Contains(name, "/") {
+		return fmt.Errorf("database name %q: %w: want one segment of a key, without a slash", name, fs.ErrInvalid)
+	}
+	return nil
+}
 
 // Layout is how level folders are called below the folder of a database.
 type Layout int

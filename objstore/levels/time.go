@@ -2,8 +2,9 @@ package levels
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
+	"sort"
 	"time"
 
 	"github.com/ltxstream/ltxstream/objstore"
@@ -37,6 +38,9 @@ func (a *Archive) StampedByHeader(ctx context.Context, db string, f File) (File,
 	if err != nil {
 		return f, fmt.Errorf("timestamp of %s: %w", a.Key(db, f), err)
 	}
+	if hdr.Timestamp <= 0 {
+		return f, &DamageError{Key: a.Key(db, f), Err: errors.New("its header has no timestamp")}
+	}
 	f.Timestamp, f.Coarse = time.UnixMilli(hdr.Timestamp).UTC(), 0
 	return f, nil
 }
@@ -46,7 +50,8 @@ func (a *Archive) StampedByHeader(ctx context.Context, db string, f File) (File,
 // O(log n) files; where a listing tells them that costs nothing. The files at
 // the boundary are held against their LTX headers (two requests), and if the
 // metadata was wrong there (a copy of a directory has the times of the copying)
-// the headers alone decide. Looked-up timestamps are kept in files.
+// the headers alone decide. What was looked up is kept in files: those two have
+// their exact timestamps afterwards.
 func (a *Archive) Before(ctx context.Context, db string, files []File, t time.Time) (int, error) {
 	n, err := a.search(files, t, func(f File) (File, error) {
 		if certainlyBefore(f, t) || f.Timestamp.After(t) {
@@ -74,22 +79,15 @@ func certainlyBefore(f File, t time.Time) bool {
 	return !f.Timestamp.IsZero() && !f.Timestamp.Add(f.Coarse).After(t)
 }
 
-// search finds the boundary by bisection.
+// search finds the boundary by bisection. It keeps in files what it looks up:
+// the files on both sides of the boundary are among that.
 func (a *Archive) search(files []File, t time.Time, stamped func(File) (File, error)) (int, error) {
 	var failed error
-	n, _ := slices.BinarySearchFunc(files, t, func(f File, t time.Time) int {
-		if failed != nil {
-			return 1
+	n := sort.Search(len(files), func(i int) bool {
+		if failed == nil {
+			files[i], failed = stamped(files[i])
 		}
-		f, err := stamped(f)
-		if err != nil {
-			failed = err
-			return 1
-		}
-		if f.Timestamp.After(t) {
-			return 1
-		}
-		return -1
+		return failed != nil || files[i].Timestamp.After(t)
 	})
 	return n, failed
 }

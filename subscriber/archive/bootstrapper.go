@@ -33,8 +33,9 @@ type Bootstrapper struct {
 const maxTries = 20
 
 // Base implements [subscriber.Bootstrapper]. It returns the changes since after
-// where the archive has them and they are smaller than the whole database; else
-// the whole database. It lists the archive each time.
+// where the archive has them and they lead farther than a whole database does, or
+// as far and are smaller; else the whole database. Either ends behind after. It
+// lists the archive each time.
 func (b *Bootstrapper) Base(ctx context.Context, db wire.DB, after ltx.Pos) (*subscriber.Base, error) {
 	s := &search{Bootstrapper: b, db: string(db), after: after}
 	if s.Logger == nil {
@@ -68,18 +69,30 @@ func (s *search) once(ctx context.Context) (*subscriber.Base, error) {
 	if newest <= s.after.TXID {
 		return nil, fmt.Errorf("%w: archive %s ends at TXID %s", subscriber.ErrNoBase, s.Archive, newest)
 	}
-	whole, err := planWhole(files, newest)
-	if err != nil {
-		return nil, fmt.Errorf("%w: archive %s: %w", subscriber.ErrNoBase, s.Archive, err)
-	}
-	changes, err := s.planChanges(ctx, files, whole[len(whole)-1].Max)
+	whole, errWhole := planWhole(files, newest)
+	changes, err := s.planChanges(ctx, files, newest)
 	if err != nil {
 		return nil, err
 	}
-	if changes != nil && size(changes) < size(whole) {
+	wholeEnd, changesEnd := end(whole), end(changes)
+	switch {
+	case max(wholeEnd, changesEnd) <= s.after.TXID: // a replica never goes back
+		if errWhole == nil {
+			errWhole = fmt.Errorf("files are missing behind TXID %s", wholeEnd)
+		}
+		return nil, fmt.Errorf("%w: archive %s: %w", subscriber.ErrNoBase, s.Archive, errWhole)
+	case changesEnd > wholeEnd, changesEnd == wholeEnd && size(changes) < size(whole):
 		return s.merge(ctx, changes, false)
 	}
 	return s.merge(ctx, whole, true)
+}
+
+// end is the last TXID of a chain, 0: there is none.
+func end(chain []levels.File) ltx.TXID {
+	if len(chain) == 0 {
+		return 0
+	}
+	return chain[len(chain)-1].Max
 }
 
 func (s *search) list(ctx context.Context) (files []levels.File, err error) {
@@ -124,14 +137,14 @@ func planWhole(files []levels.File, to ltx.TXID) ([]levels.File, error) {
 	return chain, nil
 }
 
-// planChanges plans the way from the replica's position on, nil: there is none,
-// or the archive is of another history.
+// planChanges plans the way from the replica's position on, as far as it leads;
+// nil: there is none, or the archive is of another history.
 func (s *search) planChanges(ctx context.Context, files []levels.File, to ltx.TXID) ([]levels.File, error) {
-	if s.after.IsZero() || to <= s.after.TXID {
+	if s.after.IsZero() {
 		return nil, nil
 	}
 	chain := levels.Cover(files, func(f levels.File) levels.File { return f }, s.after.TXID, to)
-	if len(chain) == 0 || chain[len(chain)-1].Max != to {
+	if len(chain) == 0 {
 		return nil, nil
 	}
 	s.used = chain
