@@ -16,6 +16,7 @@ import (
 	"github.com/ltxstream/ltxstream/publisher"
 	"github.com/ltxstream/ltxstream/subscriber"
 	"github.com/ltxstream/ltxstream/testenv/child"
+	"github.com/ltxstream/ltxstream/testenv/steps"
 	"github.com/ltxstream/ltxstream/wire"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -122,14 +123,23 @@ func subscriberJob(ctx context.Context, raw json.RawMessage, out *child.Output) 
 }
 
 // serverSpec is a server of the product's own in a process of its own.
-type serverSpec struct{ Dir, Listen string }
+type serverSpec struct {
+	Dir, Listen string
+	MaxPayload  int32  // 0: the default
+	Watch       string // unless "": where it offers itself to be watched
+}
 
 func serverJob(ctx context.Context, raw json.RawMessage, out *child.Output) error {
 	var s serverSpec
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return err
 	}
-	srv, err := embedded.New(embedded.Config{Dir: s.Dir, Listen: s.Listen, Logger: slog.New(slog.DiscardHandler)})
+	if s.Watch != "" {
+		if err := steps.Offer(s.Watch); err != nil {
+			return err
+		}
+	}
+	srv, err := embedded.New(embedded.Config{Dir: s.Dir, Listen: s.Listen, MaxPayload: s.MaxPayload, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

@@ -239,6 +239,7 @@ type message struct {
 	subject string
 	header  nats.Header
 	seq     uint64
+	stored  time.Time
 }
 
 // history yields what the stream holds of a database. A server that is on its
@@ -278,7 +279,7 @@ func readHistory(ctx context.Context, js jetstream.JetStream, db wire.DB) (all [
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, message{m.Subject(), m.Headers(), md.Sequence.Stream})
+		all = append(all, message{m.Subject(), m.Headers(), md.Sequence.Stream, md.Timestamp})
 		if md.NumPending == 0 {
 			return all, nil
 		}
@@ -305,8 +306,9 @@ func expectNoReseed(t testing.TB, subs ...*subscriber.Subscriber) {
 // files are the paths of one test.
 type files struct{ dir, primary, replica string }
 
-func paths(t testing.TB) files {
-	dir := t.TempDir()
+func paths(t testing.TB) files { return pathsIn(t, t.TempDir()) }
+
+func pathsIn(t testing.TB, dir string) files {
 	for _, d := range []string{"p", "r"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)

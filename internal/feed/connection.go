@@ -57,6 +57,10 @@ func (f *Feed) connect(ctx context.Context) error {
 		return nil
 	}
 	f.drainStatus()
+	return f.asking(ctx, f.consume)
+}
+
+func (f *Feed) consume(ctx context.Context) error {
 	if !f.located {
 		if err := f.locate(ctx); err != nil {
 			return err
@@ -178,6 +182,12 @@ func (f *Feed) lookAround(ctx context.Context) error {
 		return errResync
 	}
 	c.idle = min(2*c.idle, idleMost)
+	return f.asking(ctx, f.compare)
+}
+
+// compare returns errResync when the stream has what was not received.
+func (f *Feed) compare(ctx context.Context) error {
+	c := f.con
 	state, err := f.cfg.Stream.State(ctx)
 	switch {
 	case err != nil:

@@ -27,7 +27,7 @@ func (f *Feed) seek(ctx context.Context, pos ltx.Pos, seq uint64) error {
 	if pos.IsZero() {
 		f.seq, f.writer = 0, ""
 	}
-	if err := f.locate(ctx); err != nil {
+	if err := f.asking(ctx, f.locate); err != nil {
 		return fmt.Errorf("seek %s: %w", pos, err)
 	}
 	return nil
