@@ -42,7 +42,7 @@ func (b *forgetful) Update(ctx context.Context, key string, value []byte, last u
 // and another holder is not taken for us.
 func TestLeaseAnswerLost(t *testing.T) {
 	t.Parallel()
-	kv, err := leaseBucket(t.Context(), streamtest.Connect(t, newServer(t)), "LTX", 2*time.Second)
+	kv, err := leaseBucket(t.Context(), streamtest.Connect(t, newServer(t)), "LTX", 2*time.Second, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
