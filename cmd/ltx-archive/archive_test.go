@@ -490,7 +490,7 @@ func TestPrune(t *testing.T) {
 	if last := m.h.Last().Time; last.After(now) || now.Sub(last) > 15*24*time.Hour {
 		t.Fatalf("the history ends at %s", last)
 	}
-	policy := []string{"--keep-window=" + (now.Sub(m.h.State(105).Time)).String(), "--keep-grace=0s", "--keep-daily=3", "--keep-weekly=2", "--keep-monthly=1"}
+	policy := []string{"--keep-window=" + (m.h.Last().Time.Sub(m.h.State(105).Time)).String(), "--keep-grace=0s", "--keep-daily=3", "--keep-weekly=2", "--keep-monthly=1"}
 	prune := func(flags ...string) outcome {
 		t.Helper()
 		return execute(t, append(append([]string{"prune", m.dir, dbName}, policy...), flags...)...)
@@ -546,7 +546,7 @@ func TestPruneNeedsAWholeSnapshot(t *testing.T) {
 	m.first(t, 1, 10)
 	flip(t, m.put(t, levels.Snapshot, 1, 8), ltx.HeaderSize+20)
 	before := m.files(t)
-	execute(t, "prune", m.dir, dbName, "--keep-window=1h").want(t, 21, "0000000000000001-0000000000000008.ltx")
+	execute(t, "prune", m.dir, dbName, "--keep-window=1ms", "--keep-grace=0s").want(t, 21, "0000000000000001-0000000000000008.ltx")
 	if now := m.files(t); fmt.Sprint(now) != fmt.Sprint(before) {
 		t.Errorf("left %v\nof %v", now, before)
 	}
