@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -33,6 +34,7 @@ type source struct {
 	h         *history.History
 	js        jetstream.JetStream
 	published ltx.TXID
+	part      int // bytes of a message, default 2000
 }
 
 func newServer(t *testing.T) *server.Server { return streamtest.Server(t, nil) }
@@ -75,7 +77,7 @@ func (s *source) send(t *testing.T, data []byte, full bool) {
 	meta := wire.MetaOf(dec.Header(), dec.Trailer(), int64(len(data)))
 	meta.DB, meta.Writer, meta.Epoch = s.DB, s.Writer, s.Epoch
 	meta.Full = meta.Full || full
-	s.Publish(t, s.js, streamtest.File{Meta: meta, Data: data}, 2000)
+	s.Publish(t, s.js, streamtest.File{Meta: meta, Data: data}, cmp.Or(s.part, 2000))
 	s.published = meta.Max
 }
 

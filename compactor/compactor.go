@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -46,9 +47,11 @@ type Compactor struct {
 	mu struct {
 		sync.Mutex
 		inv      *Inventory
-		verified map[ltx.TXID]bool // snapshots that were read back, by their Max
-		lost     error             // damage that no chain leads around
-		lostAt   ltx.TXID          // … and behind which a snapshot would begin anew
+		verified map[ltx.TXID]bool     // snapshots that were read back, by their Max
+		lost     error                 // damage that no chain leads around
+		lostAt   ltx.TXID              // … and behind which a snapshot would begin anew
+		unsure   map[levels.Level]bool // of which storing a file failed
+		bad      map[string]bool       // keys of what was passed over
 	}
 }
 
@@ -71,7 +74,8 @@ func New(ctx context.Context, cfg Config) (*Compactor, error) {
 		return nil, fmt.Errorf("new compactor: %w", err)
 	}
 	c := &Compactor{cfg: cfg, log: cfg.Logger}
-	c.mu.inv, c.mu.verified = inv, map[ltx.TXID]bool{}
+	c.mu.inv, c.mu.verified, c.mu.unsure = inv, map[ltx.TXID]bool{}, map[levels.Level]bool{}
+	c.mu.bad = map[string]bool{}
 	return c, nil
 }
 
@@ -114,6 +118,11 @@ func (c *Compactor) store(ctx context.Context, level levels.Level, inputs []Inpu
 		MergeOptions: MergeOptions{NoChecksums: c.cfg.NoChecksums, SpillDir: c.cfg.SpillDir},
 	}, level, inputs, total)
 	if err != nil {
+		if _, input := errors.AsType[*InputError](err); !input { // else nothing was stored
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.mu.unsure[level] = true
+		}
 		return f, m, err
 	}
 	c.stored(f)
@@ -129,6 +138,7 @@ func (c *Compactor) stored(f levels.File) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.inv.Add(f)
+	delete(c.mu.bad, c.cfg.Archive.Key(c.cfg.DB, f))
 	if f.Level != levels.Snapshot {
 		return
 	}
@@ -142,6 +152,9 @@ func (c *Compactor) stored(f levels.File) {
 // one: call it until it says no. What it did not finish because of an error or
 // the end of ctx is done by a later Step.
 func (c *Compactor) Step(ctx context.Context, now time.Time) (did bool, err error) {
+	if err := c.lookAgain(ctx); err != nil {
+		return false, err
+	}
 	if level, files := c.due(now); files != nil {
 		return true, c.merge(ctx, level, files)
 	}
@@ -151,6 +164,51 @@ func (c *Compactor) Step(ctx context.Context, now time.Time) (did bool, err erro
 		return false, err
 	}
 	return false, nil
+}
+
+// lookAgain lists the levels where storing a file failed: it may be there, its
+// answer alone was lost. By now more files may be due, and one of another range
+// would be made beside it. (What goes to level 1 is stored again as it is.)
+func (c *Compactor) lookAgain(ctx context.Context) error {
+	for level := levels.First + 1; level <= levels.Snapshot; level++ {
+		c.mu.Lock()
+		unsure := c.mu.unsure[level]
+		var known *Inventory
+		var bad map[string]bool
+		if unsure {
+			known, bad = c.mu.inv.clone(), maps.Clone(c.mu.bad)
+		}
+		c.mu.Unlock()
+		if !unsure {
+			continue
+		}
+		from := ltx.TXID(1)
+		if level != levels.Snapshot {
+			from = known.Max(level) + 1
+		}
+		for f, err := range c.cfg.Archive.Files(ctx, c.cfg.DB, level, from) {
+			if err == nil && !known.has(f) && !bad[c.cfg.Archive.Key(c.cfg.DB, f)] {
+				if f, err = c.cfg.Archive.Stamped(ctx, c.cfg.DB, f); err == nil {
+					c.found(f)
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("look for files of level %d: %w", level, err)
+			}
+		}
+		c.mu.Lock()
+		delete(c.mu.unsure, level)
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+// found notes a file that was stored by a call that failed.
+func (c *Compactor) found(f levels.File) {
+	c.log.Info("file found that was stored without an answer", "level", int(f.Level), "min", f.Min, "max", f.Max)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.inv.Add(f)
 }
 
 // due returns the next file to make, and of what.
@@ -205,6 +263,7 @@ func (c *Compactor) passOver(f levels.File, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.inv.Remove([]levels.File{f})
+	c.mu.bad[c.cfg.Archive.Key(c.cfg.DB, f)] = true
 	if f.Level == levels.First {
 		c.mu.lost, c.mu.lostAt = err, f.Max // of the other levels, the files below are there still
 	}

@@ -69,6 +69,12 @@ func (inv *Inventory) Add(f levels.File) {
 	inv.files[f.Level] = slices.Insert(files, i, f)
 }
 
+// has reports whether a file of that range is known.
+func (inv *Inventory) has(f levels.File) bool {
+	_, found := slices.BinarySearchFunc(inv.files[f.Level], f, compareFiles)
+	return found
+}
+
 // Remove notes files that were deleted.
 func (inv *Inventory) Remove(gone []levels.File) {
 	for _, f := range gone {

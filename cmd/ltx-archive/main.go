@@ -90,6 +90,7 @@ func (e *env) reader(ctx context.Context, url string) (a *levels.Archive, closeA
 		return js, err
 	})
 	if err != nil {
+		closeNATS()
 		return nil, nil, err
 	}
 	return a, func() {

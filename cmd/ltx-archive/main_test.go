@@ -192,6 +192,7 @@ func TestBadPlaces(t *testing.T) {
 		"restore of a missing database":  {[]string{"restore", empty, "app", out, "--no-stream"}, 10, `"app"`},
 		"run without a server":           {[]string{"--to", empty, "-s", free, "--connect-wait=0s"}, 1, "nothing answers"},
 		"run by configuration":           {[]string{"--config", config}, 1, "nothing answers"},
+		"nats archive without a server":  {[]string{"ls", "nats://bucket/x", "-s", free, "--connect-wait=0s"}, 1, "nothing answers"},
 		"restore without a server":       {[]string{"restore", empty, "app", out, "-s", free, "--connect-wait=0s"}, 1, "--no-stream"},
 	}
 	for name, tt := range tests {

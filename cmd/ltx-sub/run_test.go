@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,7 +19,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/archiver"
 	"github.com/ltxstream/ltxstream/internal/daemon"
+	"github.com/ltxstream/ltxstream/objstore/open"
 	"github.com/ltxstream/ltxstream/publisher"
 	"github.com/ltxstream/ltxstream/replica"
 )
@@ -145,6 +148,115 @@ func TestRunReplicates(t *testing.T) {
 	}
 	if n := count(t, file); n != 3 {
 		t.Errorf("the replica holds %d rows, want 3", n)
+	}
+}
+
+func TestBadArchive(t *testing.T) {
+	url := serve(t, nil)
+	replica := filepath.Join(t.TempDir(), "app.db")
+	for archive, text := range map[string]string{
+		"ftp://host/x": `"ftp"`, "file://host/x": "third slash", "file:///x?crate=true": `"crate"`, "gs://A_B/x": "bucket", "nats://bucket/x?region=eu": `"region"`,
+	} {
+		code, out, errs := execute(t, "app="+replica, "--archive", archive, "-s", url)
+		if code != 2 || !strings.Contains(errs, text) || !strings.Contains(errs, "nothing was done") || out != "" {
+			t.Errorf("%s: code %d, stdout %q, stderr %q", archive, code, out, errs)
+		}
+	}
+	if left, _ := os.ReadDir(filepath.Dir(replica)); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// archived puts all that is published so far into a directory, and trims it from
+// the stream but for the newest.
+func archived(t *testing.T, url string, txid ltx.TXID) (dirURL string) {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirURL = "file://" + filepath.Join(t.TempDir(), "archive")
+	to, err := open.Archive(t.Context(), dirURL, open.Options{Write: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Store().Close()
+	a, err := archiver.New(archiver.Config{
+		JS: js, Destinations: []archiver.Destination{{Name: "dir", Archive: to}}, StageDir: t.TempDir(),
+		FlushInterval: 50 * time.Millisecond, TrimAfter: 100 * time.Millisecond, Logger: quiet,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	str, err := js.Stream(t.Context(), "LTX")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		info, err := str.Info(t.Context(), jetstream.WithSubjectFilter("ltx.app.0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := a.Status(); len(s) == 1 && s[0].Archived >= txid && info.State.Subjects["ltx.app.0"] == 1 {
+			return dirURL
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not archived and trimmed: %+v, %+v", a.Status(), info.State)
+		}
+	}
+}
+
+// TestRunFromArchive: a new replica begins from a directory where the stream does
+// not reach back far enough; without the archive it waits, and says so.
+func TestRunFromArchive(t *testing.T) {
+	url := serve(t, nil)
+	primary := publish(t, url)
+	for range 5 {
+		primary.exec(t, "INSERT INTO t VALUES (1), (2)")
+		primary.sync(t)
+	}
+	from := archived(t, url, primary.sync(t))
+
+	web := freePort(t)
+	without := background(t, "app="+filepath.Join(t.TempDir(), "replica.db"), "-s", url, "--http", web)
+	waitFor(t, without, func() bool { return strings.Contains(without.text(), "full file") })
+	if body := get(t, "http://"+web+"/readyz"); !strings.Contains(body, `"ready": false`) {
+		t.Errorf("ready without a base: %s", body)
+	}
+	if code := without.stop(); code != 0 {
+		t.Errorf("stopped with code %d; log:\n%s", code, without.text())
+	}
+
+	file := filepath.Join(t.TempDir(), "replica.db")
+	p := background(t, "app="+file, "-s", url, "--archive", from)
+	primary.exec(t, "INSERT INTO t VALUES (3)")
+	txid := primary.sync(t).String()
+	waitFor(t, p, func() bool {
+		code, _, _ := execute(t, "wait", "app", "--txid", txid, "-s", url)
+		return code == 0
+	})
+	if code := p.stop(); code != 0 {
+		t.Fatalf("stopped with code %d; log:\n%s", code, p.text())
+	}
+	if n := count(t, file); n != 11 {
+		t.Errorf("the replica holds %d rows, want 11", n)
+	}
+	if !strings.Contains(p.text(), "base made from the archive") {
+		t.Errorf("where it began is not logged:\n%s", p.text())
 	}
 }
 

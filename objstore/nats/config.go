@@ -32,7 +32,8 @@ type Config struct {
 	Prefix string // of all keys, without slashes at its ends; "": none
 
 	// Create lets Put create the bucket where it is missing: on files, without
-	// compression and limits. Without it that is an error.
+	// compression and limits. Until then a listing has nothing. Without it a
+	// missing bucket is an error.
 	Create   bool
 	Replicas int // of a bucket that is created; default 1
 

@@ -27,6 +27,9 @@ const (
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
 	return func(yield func(objstore.Info, error) bool) {
 		err := s.list(ctx, prefix, after, func(i objstore.Info) bool { return yield(i, nil) })
+		if s.cfg.Create && errors.Is(err, errNoBucket) {
+			return // the first Put makes it
+		}
 		if err != nil {
 			yield(objstore.Info{}, named("list", s.String()+"/"+prefix, err))
 		}

@@ -89,7 +89,21 @@ func TestCreate(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "nats object add archive --replicas 1") {
 		t.Fatalf("put: %v, want how to create it", err)
 	}
+	list := func() (err error) {
+		for info, listed := range s.List(t.Context(), "", "") {
+			if err = listed; err == nil {
+				t.Errorf("listed %+v", info)
+			}
+		}
+		return err
+	}
+	if err := list(); !errors.Is(err, errNoBucket) {
+		t.Errorf("list: %v, want errNoBucket", err)
+	}
 	s.cfg.Create = true
+	if err := list(); err != nil { // nothing is there yet
+		t.Error(err)
+	}
 	if err := s.Delete(t.Context(), "a.ltx"); !errors.Is(err, errNoBucket) {
 		t.Fatalf("delete creates the bucket, or %v", err)
 	}

@@ -75,35 +75,42 @@ func TestSchemes(t *testing.T) {
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	for raw, text := range map[string]string{
-		"":                             "want file:///dir",
-		"-":                            "want file:///dir",
-		"--to":                         "want file:///dir",
-		"ftp://host/x":                 `"ftp"`,
-		"://x":                         "scheme",
-		"S3://bucket/%zz":              "%zz",
-		"file://host/x":                "third slash",
-		"file://":                      "no path",
-		"file:///x?crate=true":         `"crate"`,
-		"gs://":                        "bucket",
-		"gs://Bucket/x":                "bucket",
-		"gs://bucket/a b":              "prefix",
-		"gs://bucket/x?project=p":      `"project"`,
-		"gs://u:secret@bucket/x":       "credentials",
-		"s3://":                        "bucket",
-		"s3://bucket/x?regoin=eu":      "regoin",
-		"s3://bucket/x?part-size=1":    "part size",
-		"s3://bucket/x?endpoint=host":  "endpoint",
-		"s3://id:secret@bucket/x":      "credentials",
-		"abs://account@/x":             "no container",
-		"abs://account:secret@c/x":     "AZURE_STORAGE_KEY",
-		"abs://account@c/x?sas=secret": "sas",
-		"sftp://host":                  "no path",
-		"sftp:///x":                    "no host",
-		"sftp://u:secret@host/x":       "LTX_SFTP_PASSWORD",
-		"sftp://u@host/x?port=22":      `"port"`,
+		"":                              "want file:///dir",
+		"-":                             "want file:///dir",
+		"--to":                          "want file:///dir",
+		"ftp://host/x":                  `"ftp"`,
+		"://x":                          "scheme",
+		"S3://bucket/%zz":               "%zz",
+		"file://host/x":                 "third slash",
+		"file://":                       "no path",
+		"file:///x?crate=true":          `"crate"`,
+		"gs://":                         "bucket",
+		"gs://Bucket/x":                 "bucket",
+		"gs://bucket/a b":               "prefix",
+		"gs://bucket/x?project=p":       `"project"`,
+		"gs://u:secret@bucket/x":        "credentials",
+		"s3://":                         "bucket",
+		"s3://bucket/x?regoin=eu":       "regoin",
+		"s3://bucket/x?part-size=1":     "part size",
+		"s3://bucket/x?endpoint=host":   "endpoint",
+		"s3://id:secret@bucket/x":       "credentials",
+		"abs://account@/x":              "no container",
+		"abs://account:secret@c/x":      "AZURE_STORAGE_KEY",
+		"abs://account@c/x?sas=secret":  "sas",
+		"sftp://host":                   "no path",
+		"sftp:///x":                     "no host",
+		"sftp://u:secret@host/x":        "LTX_SFTP_PASSWORD",
+		"sftp://u@host/x?port=22":       `"port"`,
+		"nats://bucket/x?replicas=many": "replicas=many",
+		"nats://a.b/x":                  "bucket",
+		"nats://u:secret@bucket/x":      "without user",
+		"nats://bucket/x?region=eu":     `"region"`,
 	} {
 		t.Run(raw, func(t *testing.T) {
-			a, err := Archive(t.Context(), raw, Options{})
+			a, err := Archive(t.Context(), raw, Options{NATS: func(context.Context) (jetstream.JetStream, error) {
+				t.Error("it connects before the URL was read")
+				return nil, errors.New("no NATS here")
+			}})
 			if !errors.Is(err, ErrURL) || a != nil {
 				t.Fatalf("%v, want ErrURL", err)
 			}
@@ -111,6 +118,19 @@ func TestRefused(t *testing.T) {
 				t.Errorf("it says %q, want %q and no secret", err, text)
 			}
 		})
+	}
+}
+
+// TestNATS: the connection comes from the caller.
+func TestNATS(t *testing.T) {
+	t.Parallel()
+	if _, err := Archive(t.Context(), "nats://bucket/x", Options{}); !errors.Is(err, ErrURL) || !strings.Contains(err.Error(), "NATS connection") {
+		t.Errorf("without one: %v", err)
+	}
+	away := errors.New("nothing answers")
+	_, err := Archive(t.Context(), "nats://bucket/x", Options{NATS: func(context.Context) (jetstream.JetStream, error) { return nil, away }})
+	if !errors.Is(err, away) || errors.Is(err, ErrURL) {
+		t.Errorf("it cannot be made: %v", err)
 	}
 }
 
