@@ -105,11 +105,18 @@ func (o *output) resume(job *Job) error {
 
 // writePages writes pages that follow one another.
 func (o *output) writePages(first uint32, pages []byte, size int) error {
-	if _, err := o.f.WriteAt(pages, int64(first-1)*int64(size)); err != nil {
+	offset := int64(first-1) * int64(size)
+	if _, err := o.f.WriteAt(pages, offset); err != nil {
 		return fmt.Errorf("write %s: %w", o.part, err)
+	}
+	if len(pages) >= writebackFrom {
+		startWriteback(o.f, offset, int64(len(pages)))
 	}
 	return nil
 }
+
+// writebackFrom is how many bytes are worth a call of their own.
+const writebackFrom = 1 << 20
 
 // wrote notes that a segment is in the file. The end of a line is its dot: one
 // that was cut short is not taken for another number.
