@@ -224,6 +224,9 @@ func TestDamageIsNotPassedOn(t *testing.T) {
 		t.Fatalf("snapshot %s", snapshot)
 	}
 	ar.spoil(t, snapshot)
+	ar.h.Skip(10 * time.Minute)
+	ar.h.Grow(t, 1)
+	ar.flush(t)
 	ar.cfg.Policy = Policy{Window: time.Minute}
 	ar.reopen(t)
 	if _, err := ar.c.Prune(t.Context(), later); err == nil {
@@ -236,7 +239,7 @@ func TestDamageIsNotPassedOn(t *testing.T) {
 	ar.cfg.Policy = Policy{}
 	ar.reopen(t)
 	step(ar.h.Last().Time.Add(2 * time.Hour))
-	if got := ar.c.Inventory().newestSnapshot(); got.Max != 22 {
+	if got := ar.c.Inventory().newestSnapshot(); got.Max != 23 {
 		t.Fatalf("no snapshot around the damaged one: %s", got)
 	}
 	if _, err := Inspect(t.Context(), ar.a, "app", ar.c.Inventory().newestSnapshot()); err != nil {
