@@ -119,9 +119,7 @@ func (c *Compactor) store(ctx context.Context, level levels.Level, inputs []Inpu
 	}, level, inputs, total)
 	if err != nil {
 		if _, input := errors.AsType[*InputError](err); !input { // else nothing was stored
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.mu.unsure[level] = true
+			c.unsure(level)
 		}
 		return f, m, err
 	}
@@ -171,36 +169,45 @@ func (c *Compactor) Step(ctx context.Context, now time.Time) (did bool, err erro
 // would be made beside it. (What goes to level 1 is stored again as it is.)
 func (c *Compactor) lookAgain(ctx context.Context) error {
 	for level := levels.First + 1; level <= levels.Snapshot; level++ {
-		c.mu.Lock()
-		unsure := c.mu.unsure[level]
-		var known *Inventory
-		var bad map[string]bool
-		if unsure {
-			known, bad = c.mu.inv.clone(), maps.Clone(c.mu.bad)
+		if err := c.lookAt(ctx, level); err != nil {
+			return fmt.Errorf("look for files of level %d: %w", level, err)
 		}
-		c.mu.Unlock()
-		if !unsure {
-			continue
-		}
-		from := ltx.TXID(1)
-		if level != levels.Snapshot {
-			from = known.Max(level) + 1
-		}
-		for f, err := range c.cfg.Archive.Files(ctx, c.cfg.DB, level, from) {
-			if err == nil && !known.has(f) && !bad[c.cfg.Archive.Key(c.cfg.DB, f)] {
-				if f, err = c.cfg.Archive.Stamped(ctx, c.cfg.DB, f); err == nil {
-					c.found(f)
-				}
-			}
-			if err != nil {
-				return fmt.Errorf("look for files of level %d: %w", level, err)
-			}
-		}
-		c.mu.Lock()
-		delete(c.mu.unsure, level)
-		c.mu.Unlock()
 	}
 	return nil
+}
+
+func (c *Compactor) lookAt(ctx context.Context, level levels.Level) error {
+	c.mu.Lock()
+	if !c.mu.unsure[level] {
+		c.mu.Unlock()
+		return nil
+	}
+	delete(c.mu.unsure, level) // before: storing may fail again meanwhile
+	known, bad := c.mu.inv.clone(), maps.Clone(c.mu.bad)
+	c.mu.Unlock()
+	from := ltx.TXID(1)
+	if level != levels.Snapshot {
+		from = known.Max(level) + 1
+	}
+	for f, err := range c.cfg.Archive.Files(ctx, c.cfg.DB, level, from) {
+		if err == nil && !known.has(f) && !bad[c.cfg.Archive.Key(c.cfg.DB, f)] {
+			if f, err = c.cfg.Archive.Stamped(ctx, c.cfg.DB, f); err == nil {
+				c.found(f)
+			}
+		}
+		if err != nil {
+			c.unsure(level)
+			return err
+		}
+	}
+	return nil
+}
+
+// unsure notes that a file of a level may be there that is not known.
+func (c *Compactor) unsure(level levels.Level) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.unsure[level] = true
 }
 
 // found notes a file that was stored by a call that failed.
