@@ -6,16 +6,20 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
+	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/publisher"
 	"github.com/ltxstream/ltxstream/subscriber"
 	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/ltxstream/ltxstream/testenv/bank"
 	"github.com/ltxstream/ltxstream/testenv/foreign"
+	"github.com/ltxstream/ltxstream/testenv/oracle"
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 )
 
@@ -154,7 +158,8 @@ func vacuumPageSize(t *testing.T, from, to string) {
 // TestPrimaryReplaced: another file under the same name (made by VACUUM INTO),
 // by rename, removed and created, written over, by the backup API, rebuilt by
 // VACUUM; while the publisher runs or is down; with the same page size and
-// another. The replica follows, and its readers never see a mix.
+// another; and smaller than what it replaces. The replica follows, and its
+// readers never see a mix.
 func TestPrimaryReplaced(t *testing.T) {
 	cases := map[string]struct {
 		down     bool // the publisher, meanwhile
@@ -184,6 +189,7 @@ func TestPrimaryReplaced(t *testing.T) {
 			f := paths(t)
 			db, teller := testenv.Bank(t, f.primary, sqlconn.WAL(), seed(t))
 			transfers(t, teller, 50)
+			mustExec(t, db, "CREATE TABLE ballast(b)", "INSERT INTO ballast VALUES(randomblob(300000))", "DROP TABLE ballast")
 			p, pr := publish(t, js, appDB, f.primary)
 			s, _ := replicate(t, js, appDB, f.replica)
 			settle(t, p, s)
@@ -204,9 +210,14 @@ func TestPrimaryReplaced(t *testing.T) {
 			_ = db.Close()
 			c.put(t, other, f.primary)
 			if c.down {
-				p, _ = publish(t, js, appDB, f.primary)
+				p, pr = publish(t, js, appDB, f.primary)
 			}
 			testenv.Until(t, patience, "the new file's content in the replica", func() error {
+				select {
+				case <-pr.done:
+					t.Fatalf("the publisher has ended: %v", pr.stop())
+				default:
+				}
 				got, err := lastSeq(t, f.replica)
 				if err == nil && got != want {
 					err = fmt.Errorf("replica is at transfer %d, the new file at %d: %+v %+v", got, want, p.Status(), s.Status())
@@ -215,12 +226,36 @@ func TestPrimaryReplaced(t *testing.T) {
 			})
 			_, teller = testenv.Bank(t, f.primary, sqlconn.WAL(), 6)
 			transfers(t, teller, 50)
-			settle(t, p, s)
+			pos := settle(t, p, s)
 			if reader != nil {
 				testenv.Finish(t, reader)
 			}
 			testenv.Compare(t, f.primary, f.replica)
+			expectSum(t, f.primary, pos)
 		})
+	}
+}
+
+// expectSum fails the test unless the checksum of pos is that of the pages of the
+// database at path: no more and no fewer, which readers through SQLite cannot
+// tell, for they go by the page count in page 1.
+func expectSum(t *testing.T, path string, pos ltx.Pos) {
+	t.Helper()
+	s, err := oracle.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	image, err := s.Image(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := ltx.ChecksumFlag
+	for pgno, page := range slices.All(slices.Collect(slices.Chunk(image, int(s.Header.PageSize)))) {
+		sum ^= pagesum.Of(uint32(pgno+1), page) &^ ltx.ChecksumFlag
+	}
+	if sum != pos.PostApplyChecksum {
+		t.Errorf("%d pages add up to %s, the position is %s", s.Header.PageCount, sum, pos)
 	}
 }
 
