@@ -221,7 +221,7 @@ func TestSilentServer(t *testing.T) {
 		// Only the whole connection is silent: a proxy that passes nothing on.
 		p := startStall(t, s.addr)
 		cfg := cfg
-		cfg.Addr, cfg.KeepAlive = p.addr, 500*time.Millisecond
+		cfg.Addr, cfg.KeepAlive = p.addr, 2*time.Second
 		store := openClosed(t, cfg)
 		if err := listAll(t.Context(), store); err != nil {
 			t.Fatal(err)
