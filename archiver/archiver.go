@@ -21,7 +21,7 @@ import (
 // and Ready may be called at any time from any goroutine.
 type Archiver struct {
 	cfg    Config
-	merges chan struct{}
+	tokens tokens
 
 	mu struct {
 		sync.Mutex
@@ -38,7 +38,7 @@ func New(cfg Config) (*Archiver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new archiver: %w", err)
 	}
-	a := &Archiver{cfg: cfg, merges: make(chan struct{}, cfg.Parallelism)}
+	a := &Archiver{cfg: cfg, tokens: newTokens(cfg.Parallelism)}
 	a.mu.lanes, a.mu.standby = map[string]*lane{}, map[string]string{}
 	return a, nil
 }
@@ -233,7 +233,7 @@ func (a *Archiver) databases(ctx context.Context, str *stream.Stream) ([]wire.DB
 }
 
 func (a *Archiver) runLane(ctx context.Context, d Destination, db wire.DB, p *progress) {
-	l := newLane(&a.cfg, d, db, a.merges, p)
+	l := newLane(&a.cfg, d, db, a.tokens, p)
 	defer a.cfg.Metrics.watch(l)()
 	key := progressKey(d.Name, db)
 	a.mu.Lock()

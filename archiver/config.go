@@ -60,7 +60,7 @@ type Config struct {
 	// a stream that drops messages by age: nothing is trimmed. Subscribers that were away for less need no archive.
 	TrimAfter time.Duration
 
-	Parallelism int           // merges at a time, default DefaultParallelism
+	Parallelism int           // merges at a time, and a fourth of the flushes; default DefaultParallelism
 	LeaseTTL    time.Duration // a standby takes over so long after its holder fell silent, default DefaultLeaseTTL
 	NoLease     bool          // the caller makes sure that nobody else writes
 	Discover    time.Duration // how often new databases are looked for, default DefaultDiscover

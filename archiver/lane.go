@@ -40,7 +40,7 @@ type lane struct {
 	db       wire.DB
 	dir      string // of the stage
 	log      *slog.Logger
-	merges   chan struct{} // one token per merge under way, of all lanes
+	tokens   tokens
 	progress *progress
 
 	str    *stream.Stream
@@ -63,9 +63,20 @@ type lane struct {
 	}
 }
 
-func newLane(cfg *Config, dest Destination, db wire.DB, merges chan struct{}, p *progress) *lane {
+// tokens bound what all lanes do at one time: a flush waits for the storage, a
+// merge is work. No flush waits for merges.
+type tokens struct{ flushes, merges chan struct{} }
+
+// flushesPerMerge is how many flushes may be under way for each merge.
+const flushesPerMerge = 4
+
+func newTokens(merges int) tokens {
+	return tokens{flushes: make(chan struct{}, flushesPerMerge*merges), merges: make(chan struct{}, merges)}
+}
+
+func newLane(cfg *Config, dest Destination, db wire.DB, tokens tokens, p *progress) *lane {
 	l := &lane{
-		cfg: cfg, dest: dest, db: db, merges: merges, progress: p,
+		cfg: cfg, dest: dest, db: db, tokens: tokens, progress: p,
 		dir: filepath.Join(cfg.StageDir, dest.Name, string(db)),
 		log: cfg.Logger.With("db", string(db), "dest", dest.Name),
 	}
@@ -353,12 +364,12 @@ type storeFunc func(context.Context, []compactor.Input, int64) (levels.File, com
 // store writes what is staged, and only then says so.
 func (l *lane) store(ctx context.Context, store storeFunc) error {
 	select {
-	case l.merges <- struct{}{}:
+	case l.tokens.flushes <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	f, m, err := store(ctx, l.stage.inputs(), l.stage.size)
-	<-l.merges
+	<-l.tokens.flushes
 	if err != nil {
 		return fmt.Errorf("write to the archive: %w", err)
 	}
@@ -401,10 +412,10 @@ func (l *lane) keepOrder(ctx context.Context) {
 
 func (l *lane) keepStep(ctx context.Context, comp *compactor.Compactor) (bool, error) {
 	select {
-	case l.merges <- struct{}{}:
+	case l.tokens.merges <- struct{}{}:
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-	defer func() { <-l.merges }()
+	defer func() { <-l.tokens.merges }()
 	return comp.Step(ctx, time.Now())
 }
