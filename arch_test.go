@@ -50,7 +50,7 @@ var imports = map[string][]string{
 	"restore":    {"internal/ltxfile", "objstore/levels"},
 
 	// what joins two roles: replicas that begin from an archive
-	"subscriber/archive": {"wire", "internal/ltxfile", "objstore/levels", "compactor", "restore", "subscriber"},
+	"subscriber/archive": {"wire", "objstore/levels", "compactor", "restore", "subscriber"},
 
 	// commands, and what only tests use
 	"cmd/...":                    {"..."},

@@ -214,7 +214,7 @@ func (a *Archiver) lead(ctx context.Context, d Destination, str *stream.Stream, 
 		for _, db := range dbs {
 			if !known[db] {
 				known[db] = true
-				running.Go(func() { a.runLane(ctx, d, db, p) })
+				running.Go(func() { a.runLane(ctx, d, db, str, p) })
 			}
 		}
 		select {
@@ -232,8 +232,8 @@ func (a *Archiver) databases(ctx context.Context, str *stream.Stream) ([]wire.DB
 	return str.Databases(ctx)
 }
 
-func (a *Archiver) runLane(ctx context.Context, d Destination, db wire.DB, p *progress) {
-	l := newLane(&a.cfg, d, db, a.tokens, p)
+func (a *Archiver) runLane(ctx context.Context, d Destination, db wire.DB, str *stream.Stream, p *progress) {
+	l := newLane(&a.cfg, d, db, a.tokens, str, p)
 	defer a.cfg.Metrics.watch(l)()
 	key := progressKey(d.Name, db)
 	a.mu.Lock()

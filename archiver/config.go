@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,12 +107,12 @@ func (c Config) withDefaults() (Config, error) {
 		errs = append(errs, errors.New("a negative duration, size or number"))
 	}
 	errs = append(errs, c.Schedule.Validate(), c.Policy.Validate())
-	orDefault(&c.Stream, wire.DefaultStream)
-	orDefault(&c.FlushInterval, DefaultFlushInterval)
-	orDefault(&c.StageLimit, DefaultStageLimit)
-	orDefault(&c.Parallelism, DefaultParallelism)
-	orDefault(&c.LeaseTTL, DefaultLeaseTTL)
-	orDefault(&c.Discover, DefaultDiscover)
+	c.Stream = cmp.Or(c.Stream, wire.DefaultStream)
+	c.FlushInterval = cmp.Or(c.FlushInterval, DefaultFlushInterval)
+	c.StageLimit = cmp.Or(c.StageLimit, DefaultStageLimit)
+	c.Parallelism = cmp.Or(c.Parallelism, DefaultParallelism)
+	c.LeaseTTL = cmp.Or(c.LeaseTTL, DefaultLeaseTTL)
+	c.Discover = cmp.Or(c.Discover, DefaultDiscover)
 	if c.Schedule.Windows == nil && c.Schedule.Snapshot == 0 {
 		c.Schedule = compactor.DefaultSchedule
 	}
@@ -119,11 +120,4 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = slog.Default()
 	}
 	return c, errors.Join(errs...)
-}
-
-func orDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }

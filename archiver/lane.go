@@ -41,9 +41,9 @@ type lane struct {
 	dir      string // of the stage
 	log      *slog.Logger
 	tokens   tokens
+	str      *stream.Stream
 	progress *progress
 
-	str    *stream.Stream
 	comp   *compactor.Compactor
 	feed   *feed.Feed
 	stage  stage
@@ -74,9 +74,9 @@ func newTokens(merges int) tokens {
 	return tokens{flushes: make(chan struct{}, flushesPerMerge*merges), merges: make(chan struct{}, merges)}
 }
 
-func newLane(cfg *Config, dest Destination, db wire.DB, tokens tokens, p *progress) *lane {
+func newLane(cfg *Config, dest Destination, db wire.DB, tokens tokens, str *stream.Stream, p *progress) *lane {
 	l := &lane{
-		cfg: cfg, dest: dest, db: db, tokens: tokens, progress: p,
+		cfg: cfg, dest: dest, db: db, tokens: tokens, str: str, progress: p,
 		dir: filepath.Join(cfg.StageDir, dest.Name, string(db)),
 		log: cfg.Logger.With("db", string(db), "dest", dest.Name),
 	}
@@ -144,7 +144,7 @@ func (l *lane) step(ctx context.Context) error {
 	case l.comp == nil:
 		return l.open(ctx)
 	case l.feed == nil:
-		return l.openFeed(ctx)
+		return l.openFeed()
 	case l.broken:
 		return l.seekBase(ctx)
 	case !l.sought:
@@ -192,10 +192,7 @@ func (l *lane) open(ctx context.Context) error {
 	return nil
 }
 
-func (l *lane) openFeed(ctx context.Context) (err error) {
-	if l.str, err = stream.Open(ctx, l.cfg.JS, l.cfg.Stream); err != nil {
-		return err
-	}
+func (l *lane) openFeed() error {
 	f, err := feed.New(feed.Config{
 		Stream: l.str, JS: l.cfg.JS, DB: l.db, Durable: "archive-" + l.dest.Name + "-" + string(l.db),
 		SpoolDir: l.dir, MemoryLimit: memoryLimit, Buffer: readAhead, Oldest: true, Logger: l.log,

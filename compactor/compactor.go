@@ -239,14 +239,14 @@ func (c *Compactor) merge(ctx context.Context, level levels.Level, files []level
 	inputs, total := Inputs(c.cfg.Archive, c.cfg.DB, files)
 	_, _, err := c.store(ctx, level, inputs, total)
 	fault, ok := errors.AsType[*InputError](err)
-	if !ok || ctx.Err() != nil || !broken(err) {
+	if !ok || ctx.Err() != nil || !Broken(err) {
 		return wrapped(level, err)
 	}
 	c.log.Warn("archive file cannot be used, reading it again", "file", fault.Name, "err", err)
 	if _, _, err = c.store(ctx, level, inputs, total); err == nil {
 		return nil
 	}
-	if fault, ok = errors.AsType[*InputError](err); !ok || ctx.Err() != nil || !broken(err) {
+	if fault, ok = errors.AsType[*InputError](err); !ok || ctx.Err() != nil || !Broken(err) {
 		return wrapped(level, err)
 	}
 	c.passOver(files[fault.Index], err)
@@ -288,7 +288,7 @@ func (c *Compactor) Prune(ctx context.Context, now time.Time) (Verdict, error) {
 	}
 	if !verified {
 		if _, err := Inspect(ctx, c.cfg.Archive, c.cfg.DB, v.Anchor); err != nil {
-			if broken(err) {
+			if Broken(err) {
 				c.passOver(v.Anchor, err)
 			}
 			return v, fmt.Errorf("prune: verify the snapshot that deletions rest on: %w", err)

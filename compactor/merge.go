@@ -360,10 +360,7 @@ func (mg *merger) finish() (m Merged, err error) {
 
 // checkWhole holds a file of all pages against the database's checksum.
 func (mg *merger) checkWhole(post ltx.Checksum) error {
-	want := int64(mg.header.Commit)
-	if lock := mg.header.LockPgno(); lock <= mg.header.Commit {
-		want--
-	}
+	want := ltxfile.PageCount(mg.header)
 	last := mg.inputs[len(mg.inputs)-1]
 	if mg.n != want {
 		return last.fault(fmt.Errorf("%w: %d of %d pages are there", ErrChain, mg.n, want))

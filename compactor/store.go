@@ -308,9 +308,9 @@ func Inputs(a *levels.Archive, db string, files []levels.File) (inputs []Input, 
 	return inputs, total
 }
 
-// broken reports whether err says that a file's content is at fault, or that it
+// Broken reports whether err says that a file's content is at fault, or that it
 // is gone.
-func broken(err error) bool {
+func Broken(err error) bool {
 	_, damaged := errors.AsType[*levels.DamageError](err)
 	return damaged || errors.Is(err, ltxfile.ErrDamaged) || errors.Is(err, ErrChain) || errors.Is(err, fs.ErrNotExist)
 }

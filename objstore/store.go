@@ -10,7 +10,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Store keeps objects under keys.
@@ -156,6 +159,29 @@ func (e *DeleteError) Err() error {
 		return nil
 	}
 	return e
+}
+
+// DeleteEach removes objects one by one, atOnce at a time, for a backend that has no
+// request for many. Its error is that of Store.Delete.
+func DeleteEach(keys []string, atOnce int, remove func(key string) error) error {
+	var mu struct {
+		sync.Mutex
+		failed *DeleteError
+	}
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	for _, key := range keys {
+		g.Go(func() error {
+			if err := remove(key); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				mu.failed = mu.failed.Add(key, err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none returns an error
+	return mu.failed.Err()
 }
 
 // deleteBatch bounds the keys in memory of [DeletePrefix].

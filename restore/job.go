@@ -196,10 +196,7 @@ type location struct {
 // database has its place, and cuts what wins into segments.
 func (j *Job) locate(ctx context.Context) error {
 	pages := make([]location, j.Header.Commit)
-	missing := int64(j.Header.Commit)
-	if lock := j.Header.LockPgno(); lock <= j.Header.Commit {
-		missing--
-	}
+	missing := ltxfile.PageCount(j.Header)
 	for i := len(j.files) - 1; i >= 0 && missing > 0; i-- {
 		p := j.files[i]
 		r, err := p.source.Open(ctx, p.File.File, p.start, p.Size-ltxfile.TailSize-p.start)

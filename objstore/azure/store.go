@@ -11,13 +11,11 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/ltxstream/ltxstream/objstore"
 )
@@ -167,24 +165,7 @@ const deletesAtOnce = 16
 
 // Delete costs one request for each object.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
-	var mu struct {
-		sync.Mutex
-		failed *objstore.DeleteError
-	}
-	var g errgroup.Group
-	g.SetLimit(deletesAtOnce)
-	for _, key := range keys {
-		g.Go(func() error {
-			if err := s.deleteOne(ctx, key); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				mu.failed = mu.failed.Add(key, err)
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // none returns an error
-	return mu.failed.Err()
+	return objstore.DeleteEach(keys, deletesAtOnce, func(key string) error { return s.deleteOne(ctx, key) })
 }
 
 func (s *Store) deleteOne(ctx context.Context, key string) error {

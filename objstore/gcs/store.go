@@ -10,11 +10,9 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"cloud.google.com/go/storage"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/api/iterator"
 
 	"github.com/ltxstream/ltxstream/objstore"
@@ -160,24 +158,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 
 // Delete costs a request for each object, some at a time.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
-	var failed struct {
-		sync.Mutex
-		err *objstore.DeleteError
-	}
-	var g errgroup.Group
-	g.SetLimit(deleteParallel)
-	for _, key := range keys {
-		g.Go(func() error {
-			if err := s.deleteOne(ctx, key); err != nil {
-				failed.Lock()
-				defer failed.Unlock()
-				failed.err = failed.err.Add(key, err)
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // they keep their errors in failed
-	return failed.err.Err()
+	return objstore.DeleteEach(keys, deleteParallel, func(key string) error { return s.deleteOne(ctx, key) })
 }
 
 func (s *Store) deleteOne(ctx context.Context, key string) error {

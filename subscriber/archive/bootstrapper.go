@@ -14,7 +14,6 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/compactor"
-	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/restore"
 	"github.com/ltxstream/ltxstream/subscriber"
@@ -193,7 +192,7 @@ func (s *search) learn(err error) bool {
 			}
 		}
 	}
-	if fault, ok := errors.AsType[*compactor.InputError](err); ok && (errors.Is(err, ltxfile.ErrDamaged) || errors.Is(err, compactor.ErrChain) || errors.Is(err, fs.ErrNotExist)) {
+	if fault, ok := errors.AsType[*compactor.InputError](err); ok && compactor.Broken(err) {
 		return s.avoid(s.used[fault.Index], err)
 	}
 	return errors.Is(err, fs.ErrNotExist)
