@@ -198,7 +198,7 @@ func (r *runner) send(ctx context.Context, m *nats.Msg, opts ...jetstream.Publis
 	}
 	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.times.ack)
 	defer cancel()
-	away := func() bool { return errors.Is(context.Cause(ctx), errAway) }
+	away := func() bool { return errors.Is(context.Cause(ctx), stream.ErrAway) }
 	defer context.AfterFunc(ctx, func() {
 		if away() {
 			cancel()
@@ -207,7 +207,7 @@ func (r *runner) send(ctx context.Context, m *nats.Msg, opts ...jetstream.Publis
 	ack, err := r.cfg.JS.PublishMsg(wait, m, append(opts, jetstream.WithRetryAttempts(0))...)
 	switch {
 	case err != nil && away():
-		return 0, errAway
+		return 0, stream.ErrAway
 	case err != nil:
 		return 0, r.st.ExplainPublish(m.Subject, err)
 	case ack.Duplicate:
@@ -231,7 +231,7 @@ func (r *runner) settle(ctx context.Context, m wire.Meta, cause error) (answer, 
 	case stream.Full, stream.Permanent, stream.Canceled, stream.NoStream:
 		return 0, cause
 	}
-	if errors.Is(cause, errAway) {
+	if errors.Is(cause, stream.ErrAway) {
 		return 0, cause // the next session reads the head
 	}
 	ctx, cancel := context.WithTimeout(ctx, ackWait)

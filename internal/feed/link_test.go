@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/internal/stream/streamtest"
 	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/ltxstream/ltxstream/testenv/faults"
@@ -37,8 +38,8 @@ func TestConnectionLostWhileAsking(t *testing.T) {
 		<-time.After(50 * time.Millisecond) // the question is on its way
 		began := time.Now()
 		proxy.Reset()
-		if err := <-ended; !errors.Is(err, errAway) {
-			t.Errorf("%s: %v, want errAway", name, err)
+		if err := <-ended; !errors.Is(err, stream.ErrAway) {
+			t.Errorf("%s: %v, want stream.ErrAway", name, err)
 		}
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("%s: the answer was waited for for %v", name, took)
