@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the storage servers of the tests into .servers/, once: what is there
+# Fetches the storage servers of the tests, and Litestream, into .servers/, once: what is there
 # in the right version is left alone. Needs Go and, for azurite, Node.js with npm.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -18,6 +18,20 @@ go_server() {
 
 go_server github.com/versity/versitygw/cmd/versitygw v1.8.0
 go_server github.com/fsouza/fake-gcs-server v1.56.1
+
+# Litestream, whose files tests read and which reads theirs. Its older versions need a C compiler.
+litestream() {
+  local to="$dir/bin/litestream-$1"
+  [ -x "$to" ] && return
+  echo "fetching litestream $1"
+  rm -rf "$dir/litestream" && mkdir "$dir/litestream"
+  (cd "$dir/litestream" && GOFLAGS=-mod=mod GOBIN="$dir/litestream" go install "github.com/benbjohnson/litestream/cmd/litestream@$1")
+  mv "$dir/litestream/litestream" "$to"
+  rm -rf "$dir/litestream"
+}
+litestream v0.5.18
+litestream v0.5.17 # the last that refuses database checksums
+litestream v0.3.13 # the last that writes generations
 
 azurite() {
   command -v npm >/dev/null || { echo "npm is missing: the Azure tests will be skipped"; return; }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,14 +31,6 @@ const (
 	versityReady = 30 * time.Second
 	versityPoll  = 5 * time.Millisecond
 )
-
-// versityScript runs a server that is killed when our end of its input closes,
-// be it that this process died.
-const versityScript = `exec 3<&0
-"$@" </dev/null 3<&- & server=$!
-(read -r _; kill -9 $server) <&3 >/dev/null 2>&1 &
-exec 3<&-
-wait $server`
 
 // StartVersityGW runs a server with the given buckets until the end of the test.
 func StartVersityGW(t testing.TB, buckets ...string) *VersityGW {
@@ -68,14 +61,14 @@ func (s *VersityGW) start(t testing.TB, dir string) error {
 	}
 	addr := ln.Addr().String()
 	ln.Close()
-	cmd := exec.Command("sh", "-c", versityScript, "sh", s.bin, "--port", addr, "--quiet", "--keep-alive", "--health", "/health",
+	cmd := exec.Command(s.bin, "--port", addr, "--quiet", "--keep-alive", "--health", "/health",
 		"--iam-dir", filepath.Join(dir, "iam"), "posix")
 	if unix.Setxattr(s.data, "user.ltxstream", []byte("x"), 0) != nil { // metadata in files of their own: slow
 		cmd.Args = append(cmd.Args, "--sidecar", filepath.Join(dir, "sidecar"))
 	}
 	cmd.Args = append(cmd.Args, s.data)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s.AccessKey, "ROOT_SECRET_KEY="+s.SecretKey)
-	p, err := child.StartCommand(cmd, nil)
+	p, err := child.StartForeign(cmd, syscall.SIGKILL, nil)
 	if err != nil {
 		return err
 	}
