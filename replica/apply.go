@@ -15,6 +15,10 @@ import (
 type ApplyInfo struct {
 	Full bool    // the file holds every page and applies to any position
 	Post ltx.Pos // the position it must lead to; zero: any
+	// NoChecksums accepts a file that bears no database checksums, as those of
+	// Litestream: the caller vouches that it is of the replica's history, and
+	// the checksum after it is computed. Without it such a file is ErrDamaged.
+	NoChecksums bool
 	// Seq returns the stream sequence of its last message, 0: unknown. It is
 	// called once the file was read; nil: unknown.
 	Seq func() uint64
@@ -67,6 +71,9 @@ func (r *Replica) applyFile(ctx context.Context, sr *io.SectionReader, info Appl
 		return err
 	}
 	c.full = info.Full || d.header.IsSnapshot()
+	if d.header.NoChecksum() && !info.NoChecksums {
+		return damaged("file carries no database checksum")
+	}
 	if err := r.checkPlace(c, d.header); err != nil {
 		return err
 	}
@@ -94,7 +101,7 @@ func (r *Replica) checkPlace(c *changes, h ltx.Header) error {
 	have, pre := r.Position().Pos, h.PreApplyPos()
 	switch {
 	case have.IsZero(), h.MinTXID > have.TXID+1, h.MaxTXID <= have.TXID,
-		h.MinTXID == have.TXID+1 && pre != have:
+		h.MinTXID == have.TXID+1 && pre != have && !h.NoChecksum():
 		return &PosError{Have: have, Pre: pre, Max: h.MaxTXID}
 	case h.PageSize != r.apply.table.PageSize():
 		return damaged("page size %d, the replica has %d", h.PageSize, r.apply.table.PageSize())
@@ -132,7 +139,7 @@ func (r *Replica) applyLive(ctx context.Context, info ApplyInfo) error {
 }
 
 // verify holds the rolling checksum after the file, which was read whole, against
-// what its trailer says.
+// what its trailer says; where that says nothing, it becomes what was computed.
 func (r *Replica) verify(ctx context.Context, c *changes) error {
 	if c.full {
 		return r.verifyFull(c)
@@ -140,17 +147,23 @@ func (r *Replica) verify(ctx context.Context, c *changes) error {
 	if err := c.checkHoles(r.apply.table.Count()); err != nil {
 		return err
 	}
-	if r.apply.table.After(c.header.Commit, c.pages) == c.post {
-		return nil
+	switch after := r.apply.table.After(c.header.Commit, c.pages); {
+	case c.header.NoChecksum():
+		c.post = after
+	case after != c.post:
+		return r.mismatch(ctx, c)
 	}
-	return r.mismatch(ctx, c)
+	return nil
 }
 
 func (r *Replica) verifyFull(c *changes) error {
 	if err := c.checkHoles(0); err != nil {
 		return err
 	}
-	if sum := c.sum(); sum != c.post {
+	switch sum := c.sum(); {
+	case c.header.NoChecksum():
+		c.post = sum
+	case sum != c.post:
 		return damaged("checksum of the full file is %s, its trailer says %s", sum, c.post)
 	}
 	return nil

@@ -109,10 +109,7 @@ func (c *changes) checkPage(pgno uint32, page []byte) error {
 
 // checkHeader refuses what cannot be applied whatever the pages are.
 func (c *changes) checkHeader(h ltx.Header) error {
-	switch {
-	case h.NoChecksum():
-		return damaged("file carries no database checksum")
-	case h.Commit == 0:
+	if h.Commit == 0 {
 		return damaged("file leaves no database")
 	}
 	return nil

@@ -16,8 +16,7 @@ import (
 // decoder reads one LTX file page by page through a small window and verifies
 // it whole: order and bounds of the pages, the page index byte by byte, the
 // file's checksum. It does what ltx.Decoder does without an allocation per
-// page, and refuses page frames without a size, which no publisher of database
-// checksums ever wrote. Errors about the content wrap ErrDamaged.
+// page, and refuses page frames without a size. Errors about the content wrap ErrDamaged.
 type decoder struct {
 	sr     *io.SectionReader
 	buf    []byte // window; buf[r:w] is unread
