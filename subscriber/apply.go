@@ -32,7 +32,9 @@ func (r *runner) apply(ctx context.Context, file *feed.File) error {
 	if err != nil {
 		return errors.Join(err, r.afterFailure(file, err))
 	}
-	r.noteApplied(file, time.Since(began))
+	r.noteApplied(applied{
+		max: file.Meta.Max, full: file.Meta.Full, size: file.Meta.Size, timestamp: file.Meta.Timestamp, took: time.Since(began),
+	})
 	return nil
 }
 

@@ -3,9 +3,11 @@ package subscriber
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/superfly/ltx"
@@ -27,22 +29,40 @@ type Bootstrapper interface {
 type Base struct {
 	File *io.SectionReader
 	Full bool // holds every page of the database
+	// NoChecksums: it bears no database checksums, and the Bootstrapper vouches
+	// that it continues the position.
+	NoChecksums bool
+	Max         ltx.TXID
+	Timestamp   time.Time // of TXID Max
+	More        bool      // what follows it is there already
 	io.Closer
 }
 
-// ErrNoBase is what a Bootstrapper wraps when it has nothing to offer.
-var ErrNoBase = errors.New("no base")
+var (
+	// ErrNoBase is what a Bootstrapper wraps when it has nothing to offer.
+	ErrNoBase = errors.New("no base")
+	// ErrUpToDate is an ErrNoBase: the position is the newest there is.
+	ErrUpToDate = fmt.Errorf("%w: nothing is newer", ErrNoBase)
+)
 
-// Config of a Subscriber. JS, DB and Path are required.
+// DefaultPollInterval is how often an archive is asked for something new.
+const DefaultPollInterval = time.Second
+
+// Config of a Subscriber. DB and Path are required, and JS or Bootstrapper.
 type Config struct {
-	JS     jetstream.JetStream
-	Stream string  // default wire.DefaultStream
-	DB     wire.DB // what is replicated
-	Path   string  // of the replica; made when absent, its directory must exist
+	// JS leads to the stream that is followed. nil: the replica follows what the
+	// Bootstrapper finds, which is asked every PollInterval.
+	JS           jetstream.JetStream
+	Stream       string        // default wire.DefaultStream
+	PollInterval time.Duration // default DefaultPollInterval
+
+	DB   wire.DB // what is replicated; without JS a name that the Bootstrapper knows
+	Path string  // of the replica; made when absent, its directory must exist
 	// StateDir holds lock, position journal, page checksums and spool; default
 	// replica.StateDirOf(Path). Made when absent.
 	StateDir string
-	// Bootstrapper is asked when the stream has no base; nil: wait for one.
+	// Bootstrapper is asked when the stream has no base; nil: wait for one. It is
+	// called by one goroutine. Where it is a fmt.Stringer, Status shows its text.
 	Bootstrapper Bootstrapper
 
 	SoftWALLimit int64 // bytes, default replica.DefaultSoftWALLimit
@@ -55,11 +75,17 @@ type Config struct {
 
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
-	if c.JS == nil {
-		errs = append(errs, errors.New("no JetStream context"))
+	if c.JS == nil && c.Bootstrapper == nil {
+		errs = append(errs, errors.New("neither a JetStream context nor a Bootstrapper"))
 	}
-	if _, err := wire.ParseDB(string(c.DB)); err != nil {
+	if _, err := wire.ParseDB(string(c.DB)); err != nil && (c.JS != nil || c.DB == "") {
 		errs = append(errs, err)
+	}
+	if c.PollInterval < 0 {
+		errs = append(errs, fmt.Errorf("poll interval %s is negative", c.PollInterval))
+	}
+	if c.PollInterval == 0 {
+		c.PollInterval = DefaultPollInterval
 	}
 	if c.Path == "" {
 		errs = append(errs, errors.New("no path of the replica"))
@@ -68,7 +94,7 @@ func (c Config) withDefaults() (Config, error) {
 	} else {
 		c.Path = abs
 	}
-	if c.Stream == "" {
+	if c.Stream == "" && c.JS != nil {
 		c.Stream = wire.DefaultStream
 	}
 	if c.StateDir == "" {

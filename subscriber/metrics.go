@@ -3,7 +3,6 @@ package subscriber
 import (
 	"errors"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -43,14 +42,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) applied(s *Subscriber, f *feed.File, took time.Duration) {
+func (m *Metrics) applied(s *Subscriber, a applied) {
 	if m == nil {
 		return
 	}
 	db, path := string(s.cfg.DB), s.cfg.Path
 	m.files.WithLabelValues(db, path).Inc()
-	m.bytes.WithLabelValues(db, path).Add(float64(f.Meta.Size))
-	m.apply.WithLabelValues(db, path).Observe(took.Seconds())
+	m.bytes.WithLabelValues(db, path).Add(float64(a.size))
+	m.apply.WithLabelValues(db, path).Observe(a.took.Seconds())
 }
 
 func (m *Metrics) failed(s *Subscriber, err error) {

@@ -50,6 +50,9 @@ func (r *runner) run(ctx context.Context) error {
 func (r *runner) retry(ctx context.Context) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = retryFirst, retryMost
+	if r.cfg.JS == nil {
+		wait.MaxInterval = max(retryMost, r.cfg.PollInterval)
+	}
 	for {
 		err := r.step(ctx)
 		switch {
@@ -84,6 +87,9 @@ func permanent(err error) bool {
 func (r *runner) step(ctx context.Context) error {
 	if r.rep == nil {
 		return r.openReplica(ctx)
+	}
+	if r.cfg.JS == nil {
+		return r.poll(ctx)
 	}
 	if r.feed == nil {
 		return r.openFeed(ctx)

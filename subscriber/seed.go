@@ -108,16 +108,28 @@ func (r *runner) outside(ctx context.Context, cause error) error {
 		return fmt.Errorf("get a base: %w", errors.Join(err, cause))
 	}
 	r.cfg.Logger.Info("applying a base from outside the stream", "from", after, "full", base.Full)
-	err = r.rep.Apply(ctx, base.File, replica.ApplyInfo{Full: base.Full})
-	if err = errors.Join(err, base.Close()); err != nil {
-		if !base.Full && ofAnotherHistory(err) {
-			r.strange = true // the same changes would be offered again
-		}
-		return fmt.Errorf("apply base: %w", err)
+	if err := r.applyBase(ctx, base); err != nil {
+		return err
 	}
-	r.gap, r.fork, r.strange, r.sought = false, false, false, false
+	r.gap, r.fork, r.sought = false, false, false
 	r.bump(func(c *counters) { c.Bases++ })
 	return nil
+}
+
+// applyBase gives a base to the replica and closes it.
+func (r *runner) applyBase(ctx context.Context, base *Base) error {
+	err := r.rep.Apply(ctx, base.File, replica.ApplyInfo{Full: base.Full, NoChecksums: base.NoChecksums})
+	if err = errors.Join(err, base.Close()); err == nil {
+		r.strange = false
+		return nil
+	}
+	if !base.Full && ofAnotherHistory(err) {
+		r.strange = true // the same changes would be offered again
+	}
+	if errors.Is(err, replica.ErrMoved) {
+		err = errors.Join(err, r.closeReplica())
+	}
+	return fmt.Errorf("apply base: %w", err)
 }
 
 // ofAnotherHistory reports whether err says that changes do not belong to the

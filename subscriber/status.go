@@ -1,6 +1,7 @@
 package subscriber
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -38,13 +39,17 @@ type counters struct {
 type Status struct {
 	DB        string       `json:"db"`
 	Path      string       `json:"path"`
-	Stream    string       `json:"stream"`
+	Stream    string       `json:"stream,omitempty"`
+	Archive   string       `json:"archive,omitempty"` // where bases are taken from, and all without a stream
 	State     State        `json:"state"`
-	Connected bool         `json:"connected"` // to NATS; if not, the lag is only what is known
+	Connected bool         `json:"connected"` // to NATS, or the last poll was answered; if not, the lag is only what is known
 	TXID      ltx.TXID     `json:"txid"`      // newest applied; 0: no position
 	Checksum  ltx.Checksum `json:"checksum"`  // there
 	Seq       uint64       `json:"seq"`       // stream sequence there
 	HeadTXID  ltx.TXID     `json:"head_txid"` // newest known in the stream
+	// Timestamp is when the newest applied transaction was committed, as far as
+	// this process knows.
+	Timestamp *time.Time `json:"timestamp,omitempty"`
 	// Lag is the age of the newest applied transaction while something is
 	// pending, counted from when the oldest of it came; 0: nothing is.
 	Lag       float64 `json:"lag_seconds"`
@@ -62,10 +67,19 @@ func (s *Subscriber) Status() Status {
 	s.mu.Lock()
 	st := Status{
 		DB: string(s.cfg.DB), Path: s.cfg.Path, Stream: s.cfg.Stream, State: s.mu.state,
-		Connected: s.cfg.JS.Conn().IsConnected(), HeadTXID: s.mu.head, Error: s.mu.err, counters: s.mu.counters,
+		HeadTXID: s.mu.head, Error: s.mu.err, counters: s.mu.counters,
 	}
-	rep, f, applied := s.mu.replica, s.mu.feed, s.mu.applied
+	rep, f, applied, answered := s.mu.replica, s.mu.feed, s.mu.applied, s.mu.answered
 	s.mu.Unlock()
+	if st.Connected = answered; s.cfg.JS != nil {
+		st.Connected = s.cfg.JS.Conn().IsConnected()
+	}
+	if from, ok := s.cfg.Bootstrapper.(fmt.Stringer); ok {
+		st.Archive = from.String()
+	}
+	if !applied.IsZero() {
+		st.Timestamp = &applied
+	}
 	if f != nil {
 		st.Feed = f.Stats()
 	}
@@ -126,17 +140,26 @@ func (r *runner) headStream() *stream.Stream {
 	return f.Stream()
 }
 
-func (r *runner) noteApplied(file *feed.File, took time.Duration) {
+// applied is a file that the replica has now.
+type applied struct {
+	max       ltx.TXID
+	full      bool
+	size      int64
+	timestamp time.Time
+	took      time.Duration
+}
+
+func (r *runner) noteApplied(a applied) {
 	r.mu.Lock()
-	r.mu.state, r.mu.applied = StateLive, file.Meta.Timestamp
-	r.mu.head = max(r.mu.head, file.Meta.Max)
-	if file.Meta.Full {
-		r.mu.head = file.Meta.Max // a history may have begun anew below
+	r.mu.state, r.mu.applied = StateLive, a.timestamp
+	r.mu.head = max(r.mu.head, a.max)
+	if a.full {
+		r.mu.head = a.max // a history may have begun anew below
 	}
 	r.mu.Files++
-	r.mu.Bytes += uint64(file.Meta.Size)
+	r.mu.Bytes += uint64(a.size)
 	r.mu.Unlock()
-	r.cfg.Metrics.applied(r.Subscriber, file, took)
+	r.cfg.Metrics.applied(r.Subscriber, a)
 }
 
 // noteError logs the first of a row of equal errors; see recovered.

@@ -26,6 +26,7 @@ type Subscriber struct {
 		replica  *replica.Replica // nil: not open
 		feed     *feed.Feed       // nil: not open
 		incoming bool             // a file is applied while it is received
+		answered bool             // the last poll was
 		// interrupt ends the wait for a file that is under way.
 		interrupt context.CancelCauseFunc
 		changed   chan struct{} // closed and replaced when replica or ended changes
