@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/internal/daemon"
@@ -49,6 +46,8 @@ func ready(s subscriber.Status, maxLag time.Duration) error {
 		return fmt.Errorf("%s: %s", s.State, s.Error)
 	case s.State != subscriber.StateLive:
 		return errors.New(string(s.State))
+	case !s.Connected && s.Stream == "":
+		return errors.New("the archive does not answer")
 	case !s.Connected:
 		return errors.New("not connected to NATS")
 	case maxLag > 0 && lag > maxLag:
@@ -57,14 +56,14 @@ func ready(s subscriber.Status, maxLag time.Duration) error {
 	return nil
 }
 
-func (c *runCmd) newReplicas(js jetstream.JetStream, reg prometheus.Registerer, logger *slog.Logger, targets []daemon.Target, from subscriber.Bootstrapper) ([]*liveReplica, error) {
-	metrics := subscriber.NewMetrics(reg)
+// newReplicas makes a replica of each target: cfg says what they have in common,
+// from where each gets what no stream has.
+func (c *runCmd) newReplicas(cfg subscriber.Config, targets []daemon.Target, from func(daemon.Target) subscriber.Bootstrapper) ([]*liveReplica, error) {
+	cfg.SoftWALLimit, cfg.SoleOwner = int64(c.SoftWALLimit), true
 	var replicas []*liveReplica
 	for _, t := range targets {
-		sub, err := subscriber.New(subscriber.Config{
-			JS: js, Stream: c.Stream, DB: t.DB, Path: t.Path, StateDir: t.StateDir(),
-			Bootstrapper: from, SoftWALLimit: int64(c.SoftWALLimit), SoleOwner: true, Metrics: metrics, Logger: logger,
-		})
+		cfg.DB, cfg.Path, cfg.StateDir, cfg.Bootstrapper = t.DB, t.Path, t.StateDir(), from(t)
+		sub, err := subscriber.New(cfg)
 		if err != nil {
 			return nil, daemon.Exit(daemon.ExitUsage, err, "nothing was done")
 		}

@@ -21,7 +21,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(execEnv) != "" {
+		os.Exit(Main(runExec))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 type hinted struct{ error }
 

@@ -27,6 +27,7 @@ func Signals(parent context.Context, exit func(int)) (ctx context.Context, stop 
 	ctx, cancel := context.WithCancelCause(parent)
 	caught := make(chan os.Signal, 2)
 	signal.Notify(caught, os.Interrupt, syscall.SIGTERM)
+	ctx = context.WithValue(ctx, signalsKey{}, func() { signal.Stop(caught) })
 	stopped := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() {
@@ -47,4 +48,15 @@ func Signals(parent context.Context, exit func(int)) (ctx context.Context, stop 
 		watching.Wait()
 		cancel(nil)
 	})
+}
+
+// signalsKey is where a context of Signals keeps how to let go of them.
+type signalsKey struct{}
+
+// disownSignals makes signals have no effect on ctx, or on this process, any more.
+// A caller has asked to be notified of them itself.
+func disownSignals(ctx context.Context) {
+	if stop, ok := ctx.Value(signalsKey{}).(func()); ok {
+		stop()
+	}
 }

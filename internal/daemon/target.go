@@ -25,12 +25,15 @@ func (t Target) StateDir() string {
 // ParseTargets reads "[NAME=]PATH" arguments, reporting all faults. Without a
 // name, the file's base name without extension is the name. A path may be given
 // once. Faults have exit code 2.
-func ParseTargets(args []string) ([]Target, error) {
+func ParseTargets(args []string) ([]Target, error) { return ParseTargetsNamed(args, wire.ParseDB) }
+
+// ParseTargetsNamed is ParseTargets with another rule for names.
+func ParseTargetsNamed(args []string, rule func(name string) (wire.DB, error)) ([]Target, error) {
 	var targets []Target
 	var errs []error
 	paths := map[string]bool{}
 	for _, arg := range args {
-		t, err := parseTarget(arg)
+		t, err := parseTarget(arg, rule)
 		if err == nil && paths[t.Path] {
 			err = fmt.Errorf("%s is given twice", t.Path)
 		}
@@ -50,7 +53,7 @@ func ParseTargets(args []string) ([]Target, error) {
 	return targets, nil
 }
 
-func parseTarget(arg string) (Target, error) {
+func parseTarget(arg string, rule func(string) (wire.DB, error)) (Target, error) {
 	name, path, named := strings.Cut(arg, "=")
 	if !named {
 		path = arg
@@ -64,7 +67,7 @@ func parseTarget(arg string) (Target, error) {
 	}
 	db, err := wire.DBFromPath(abs)
 	if named {
-		db, err = wire.ParseDB(name)
+		db, err = rule(name)
 	}
 	return Target{DB: db, Path: abs}, err
 }
