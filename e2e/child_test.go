@@ -45,7 +45,7 @@ type subReport struct{ Status subscriber.Status }
 const reportEvery = 20 * time.Millisecond
 
 func jobs() child.Jobs {
-	return child.Jobs{"e2e-publisher": publisherJob, "e2e-subscriber": subscriberJob, "e2e-early-reader": earlyReaderJob, "e2e-server": serverJob}
+	return child.Jobs{"e2e-publisher": publisherJob, "e2e-subscriber": subscriberJob, "e2e-early-reader": earlyReaderJob, "e2e-server": serverJob, "e2e-follower": followerJob}
 }
 
 func connectChild(raw json.RawMessage) (s roleSpec, nc *nats.Conn, js jetstream.JetStream, err error) {
@@ -103,7 +103,12 @@ func subscriberJob(ctx context.Context, raw json.RawMessage, out *child.Output) 
 		return err
 	}
 	defer nc.Close()
-	sub, err := subscriber.New(subscriber.Config{JS: js, DB: s.DB, Path: s.Path, StateDir: s.StateDir, SoftWALLimit: 128 << 10, SoleOwner: true})
+	return runSubscriber(ctx, subscriber.Config{JS: js, DB: s.DB, Path: s.Path, StateDir: s.StateDir, SoftWALLimit: 128 << 10, SoleOwner: true}, out)
+}
+
+// runSubscriber runs a subscriber and reports its status.
+func runSubscriber(ctx context.Context, cfg subscriber.Config, out *child.Output) error {
+	sub, err := subscriber.New(cfg)
 	if err != nil {
 		return err
 	}

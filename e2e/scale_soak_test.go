@@ -11,6 +11,7 @@ const (
 	randomSeeds  = 200
 	randomWork   = 400
 	killRounds   = 1_000
+	followRounds = 300
 	stepSeeds    = 1_000
 	mutants      = 10_000
 

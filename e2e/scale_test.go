@@ -12,6 +12,7 @@ const (
 	randomSeeds  = 6
 	randomWork   = 150
 	killRounds   = 10
+	followRounds = 6
 	stepSeeds    = 20
 	mutants      = 240
 
