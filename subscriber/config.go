@@ -78,7 +78,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.JS == nil && c.Bootstrapper == nil {
 		errs = append(errs, errors.New("neither a JetStream context nor a Bootstrapper"))
 	}
-	if _, err := wire.ParseDB(string(c.DB)); err != nil && (c.JS != nil || c.DB == "") {
+	if _, err := wire.ParseDB(string(c.DB)); err != nil && (c.JS != nil || c.Bootstrapper == nil || c.DB == "") {
 		errs = append(errs, err)
 	}
 	if c.PollInterval < 0 {

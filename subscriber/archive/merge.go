@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 
 	"github.com/ltxstream/ltxstream/compactor"
@@ -32,7 +33,11 @@ func (s *search) merge(ctx context.Context, chain []levels.File, whole bool) (*s
 		return nil, errors.Join(err, out.Close())
 	}
 	s.post = m.Post
-	s.log.Debug("base made from the archive", "db", s.db, "from", m.Header.MinTXID, "to", m.Header.MaxTXID, "files", len(chain), "bytes", m.Size, "full", whole)
+	level := slog.LevelInfo
+	if s.follows && !whole {
+		level = slog.LevelDebug // one of many
+	}
+	s.log.Log(ctx, level, "base made from the archive", "db", s.db, "from", m.Header.MinTXID, "to", m.Header.MaxTXID, "files", len(chain), "bytes", m.Size, "full", whole)
 	return &subscriber.Base{
 		File: out.section(m.Size), Full: whole, NoChecksums: m.Header.NoChecksum(),
 		Max: m.Header.MaxTXID, Timestamp: m.Timestamp(), More: more, Closer: out,
