@@ -468,6 +468,9 @@ func TestLostReplicaIsFoundByChecksum(t *testing.T) {
 	again := run(t, js, path, nil)
 	again.wait(p.Pos.TXID)
 	p.same(path)
+	if err := again.end(); err != nil { // what was applied is visible before it is counted
+		t.Fatal(err)
+	}
 	if st := again.Status(); st.Files != 1 {
 		t.Fatalf("%d files applied, want the one that was missing", st.Files)
 	}
