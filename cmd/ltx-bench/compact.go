@@ -183,7 +183,7 @@ func writeIncrement(path string, rng *rand.Rand, i, pages int) (size int64, err 
 	}
 	page := make([]byte, compactPage)
 	for pgno := 1; pgno <= pages; pgno++ {
-		if i > 0 && rng.IntN(50) != 0 {
+		if i > 0 && rng.IntN(50) != 0 || uint32(pgno) == ltx.LockPgno(compactPage) {
 			continue
 		}
 		for row := range 8 { // rows of text, a few random bytes in each
