@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -62,6 +63,9 @@ func (b *bench) archiveLagOf(ctx context.Context, n int) error {
 	if err != nil {
 		return errors.Join(err, pub.stop())
 	}
+	if err := arch.archivesAll(ctx, n); err != nil {
+		return errors.Join(err, arch.stop(), pub.stop())
+	}
 	span := 6 * b.span // several flushes
 	if err := writeAll(ctx, paths, float64(archiveRate)/float64(n), span); err != nil {
 		return err
@@ -78,6 +82,27 @@ func (b *bench) archiveLagOf(ctx context.Context, n int) error {
 	fmt.Printf("\narchive lag, %d databases, %d tx/s in all for %s, flush every 10 s: p50 ≤ %.1f s, p99 ≤ %.1f s (of %d files); peak memory of ltx-archive %.0f MiB\n",
 		n, archiveRate, span, p50, p99, files, mib(rss))
 	return nil
+}
+
+// archivesAll waits until each of n databases is in the archive: what a start costs
+// is not part of the lag.
+func (p *program) archivesAll(ctx context.Context, n int) error {
+	return p.wait(ctx, func() bool {
+		var all [][]struct {
+			State    string `json:"state"`
+			Archived string `json:"archived"`
+		}
+		if p.get("/status", &all) != nil {
+			return false
+		}
+		at := 0
+		for _, lane := range slices.Concat(all...) {
+			if lane.State == "archiving" && strings.Trim(lane.Archived, "0") != "" {
+				at++
+			}
+		}
+		return at >= n
+	})
 }
 
 // writeAll writes small transactions to all databases at a rate each.
