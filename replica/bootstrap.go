@@ -167,7 +167,7 @@ func (r *Replica) openInstalled(ctx context.Context) error {
 // replace puts the temporary file in the place of a database with another page
 // size, while nobody has that open: SQLite's own EXCLUSIVE lock says so, since
 // every connection in WAL mode holds SHARED. A connection that never read yet
-// goes unseen, and finds the file it opened gone from its name.
+// goes unseen; the old file stays locked, so that it never will.
 func (r *Replica) replace(ctx context.Context, pos Position) error {
 	if err := r.live.settle(ctx); err != nil {
 		return err
@@ -196,14 +196,17 @@ func (l *live) settle(ctx context.Context) error {
 }
 
 func (r *Replica) replaceLocked(pos Position) error {
-	unlock, err := wal.LockFile(r.path)
+	lock, err := wal.LockFile(r.path)
 	if errors.Is(err, wal.ErrBusy) {
 		return fmt.Errorf("%w: close every connection to %s, or wait until the readers did: %w", ErrPageSize, r.path, err)
 	}
 	if err != nil {
 		return err
 	}
-	return errors.Join(r.install(os.Rename, pos), unlock())
+	if err := r.install(os.Rename, pos); err != nil {
+		return errors.Join(err, lock.Unlock())
+	}
+	return lock.Abandon()
 }
 
 // fillEmpty makes the empty file a database and applies the full file to it as

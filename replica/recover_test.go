@@ -1,12 +1,16 @@
 package replica
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/superfly/ltx"
@@ -436,3 +440,74 @@ func putBack(t *testing.T, path string) {
 		mustWrite(t, path+s, b)
 	}
 }
+
+// TestReplacedUnderAnUnreadConnection: a connection that was opened before the
+// replica's file was replaced, and reads afterwards for the first time, is told
+// that the database is locked: it has the old file, and the new one's WAL.
+func TestReplacedUnderAnUnreadConnection(t *testing.T) {
+	t.Parallel()
+	rnd := seeded(t, 37)
+	p, path := newPrimary(t, 4096), replicaPath(t)
+	r := open(t, Config{Path: path})
+	apply(t, r, p.bank())
+	apply(t, r, p.transfer(rnd))
+	other := newPrimary(t, 1024)
+	other.pos = p.pos
+	other.bank()
+
+	stale := newUnread(t, path)
+	applyFull(t, r, other.full())
+	for range 3 {
+		next := other.transfer(rnd)
+		apply(t, r, next)
+		check(t, path, next)
+		if said := stale.read(t); said != "database is locked" {
+			t.Fatalf("it read %q", said)
+		}
+	}
+	stale.end()
+	next := other.transfer(rnd)
+	apply(t, r, next)
+	check(t, path, next)
+}
+
+// unread is a connection of another process: SQLite opens the file at once, and
+// looks at it when it is first read.
+type unread struct {
+	in   io.WriteCloser
+	out  *bufio.Scanner
+	stop func()
+}
+
+func newUnread(t *testing.T, path string) *unread {
+	t.Helper()
+	cmd := exec.Command(python(t), "-uc", `
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1], timeout=0)
+print("connected")
+for line in sys.stdin:
+    try: print("rows", c.execute("SELECT count(*) FROM acct").fetchone()[0])
+    except sqlite3.Error as e: print(e)
+`, path)
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	u := &unread{in: in, out: bufio.NewScanner(out), stop: sync.OnceFunc(func() { _ = in.Close(); _ = cmd.Wait() })}
+	t.Cleanup(u.stop)
+	if !u.out.Scan() {
+		t.Fatal("it ended")
+	}
+	return u
+}
+
+func (u *unread) read(t *testing.T) string {
+	t.Helper()
+	if _, err := io.WriteString(u.in, "\n"); err != nil || !u.out.Scan() {
+		t.Fatal("it ended", err)
+	}
+	return u.out.Text()
+}
+
+func (u *unread) end() { u.stop() }

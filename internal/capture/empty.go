@@ -83,7 +83,7 @@ func (c *Capture) dropStale() error {
 	if left, err := wal.Identify(c.left.path); err != nil || left != c.left.wal {
 		return nil
 	}
-	unlock, err := wal.LockFile(c.cfg.Path)
+	lock, err := wal.LockFile(c.cfg.Path)
 	if errors.Is(err, wal.ErrBusy) {
 		c.cfg.Logger.Error("database file was replaced beside the wal of the old one and is in use already: check its content", "path", c.cfg.Path)
 		c.left.path = "" // said once
@@ -92,7 +92,7 @@ func (c *Capture) dropStale() error {
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer lock.Unlock()
 	c.cfg.Logger.Warn("removing the wal of the replaced database file", "path", c.cfg.Path)
 	return errors.Join(remove(c.left.path), remove(strings.TrimSuffix(c.left.path, "wal")+"shm"))
 }

@@ -88,13 +88,13 @@ func TestLockFile(t *testing.T) {
 		t.Fatalf("beside an open connection: %v", err)
 	}
 	f.close()
-	unlock, err := LockFile(path)
+	lock, err := LockFile(path)
 	must(t, err)
 	g := startForeign(t, "python", path)
 	if _, err := g.try("SELECT * FROM t"); err == nil || !strings.Contains(err.Error(), "locked") {
 		t.Fatalf("a reader past the lock: %v", err)
 	}
-	must(t, unlock())
+	must(t, lock.Unlock())
 	g.intact()
 }
 
