@@ -85,16 +85,27 @@ func (w *walk) entry(ctx context.Context, top string, e fs.DirEntry) error {
 // wants says whether the entry is an object of the listing, or a directory that
 // may hold some.
 func (w *walk) wants(top string, e fs.DirEntry) bool {
+	if !e.IsDir() && !w.behind(top, e.Name()) {
+		return false // most of a directory, for one who only asks what is new
+	}
 	key := top + e.Name()
 	if checkKey(key) != nil {
 		return false
 	}
 	if !e.IsDir() {
-		return e.Type().IsRegular() && key > w.after && strings.HasPrefix(key, w.prefix)
+		return e.Type().IsRegular() && strings.HasPrefix(key, w.prefix)
 	}
 	key += "/"
 	return (key > w.after || strings.HasPrefix(w.after, key)) &&
 		(strings.HasPrefix(key, w.prefix) || strings.HasPrefix(w.prefix, key))
+}
+
+// behind reports whether top+name > after.
+func (w *walk) behind(top, name string) bool {
+	if rest, ok := strings.CutPrefix(w.after, top); ok {
+		return name > rest
+	}
+	return top > w.after
 }
 
 // byKey orders the entries of a directory so that the keys of all that is in
