@@ -34,7 +34,7 @@ lint:             ## format, vet, staticcheck
 
 bench: build      ## the figures of docs/performance.md
 	$(GO) run ./cmd/ltx-bench $(BENCHFLAGS)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1s -timeout 60m ./internal/wal ./internal/pagesum ./internal/capture ./replica ./compactor
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1s -timeout 60m ./internal/crc64iso ./internal/wal ./internal/pagesum ./internal/capture ./replica ./compactor ./subscriber/archive
 
 fuzz:             ## each fuzz target for FUZZTIME
 	@set -e; for p in $$($(GO) list $(PKGS)); do \

@@ -28,9 +28,10 @@ var imports = map[string][]string{
 	// mechanisms
 	"internal/wal":      {},
 	"internal/keeper":   {},
-	"internal/pagesum":  {},
-	"internal/ltxfile":  {},       // bytes of LTX files: replica, compactor, restore
-	"internal/stream":   {"wire"}, // shared by publisher, feed, subscriber, archiver
+	"internal/crc64iso": {},
+	"internal/pagesum":  {"internal/crc64iso"},
+	"internal/ltxfile":  {"internal/crc64iso"}, // bytes of LTX files: replica, compactor, restore
+	"internal/stream":   {"wire"},              // shared by publisher, feed, subscriber, archiver
 	"internal/capture":  {"internal/wal", "internal/keeper", "internal/pagesum"},
 	"internal/feed":     {"wire", "internal/stream"},
 	"replica":           {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
@@ -76,10 +77,11 @@ var onlyIn = map[string][]string{
 // outside limits what some packages may import from outside altogether; the
 // standard library is always allowed.
 var outside = map[string][]string{
-	"wire":             {"github.com/superfly/ltx", "github.com/nats-io/nats.go"},
-	"internal/wal":     {"golang.org/x/sys"}, // no driver, no NATS
-	"internal/pagesum": {"golang.org/x/sys", "github.com/superfly/ltx"},
-	"internal/keeper":  {"golang.org/x/sys", "github.com/mattn/go-sqlite3"},
+	"wire":              {"github.com/superfly/ltx", "github.com/nats-io/nats.go"},
+	"internal/wal":      {"golang.org/x/sys"}, // no driver, no NATS
+	"internal/crc64iso": {"golang.org/x/sys"},
+	"internal/pagesum":  {"golang.org/x/sys", "github.com/superfly/ltx"},
+	"internal/keeper":   {"golang.org/x/sys", "github.com/mattn/go-sqlite3"},
 }
 
 // vague names say nothing of what a package owns.

@@ -2,19 +2,18 @@ package pagesum
 
 import (
 	"encoding/binary"
-	"hash/crc64"
 
 	"github.com/superfly/ltx"
-)
 
-var isoTable = crc64.MakeTable(crc64.ISO)
+	"github.com/ltxstream/ltxstream/internal/crc64iso"
+)
 
 // Of returns the checksum of one page: ltx.ChecksumPage without its
 // allocations.
 func Of(pgno uint32, page []byte) ltx.Checksum {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], pgno)
-	return ltx.ChecksumFlag | ltx.Checksum(crc64.Update(crc64.Update(0, isoTable, b[:]), isoTable, page))
+	return ltx.ChecksumFlag | ltx.Checksum(crc64iso.Update(crc64iso.Update(0, b[:]), page))
 }
 
 // Page is the checksum of one page.

@@ -3,13 +3,14 @@ package pagesum
 import (
 	"errors"
 	"fmt"
-	"hash/crc64"
 	"io"
 	"os"
 	"unsafe"
 
 	"github.com/superfly/ltx"
 	"golang.org/x/sys/unix"
+
+	"github.com/ltxstream/ltxstream/internal/crc64iso"
 )
 
 // ErrCorrupt is returned for a file that is not a table.
@@ -176,7 +177,7 @@ func (t *Table) Verify() bool {
 
 // seal returns the checksum of the header as it is when no update is under way.
 func (t *Table) seal() uint64 {
-	return crc64.Update(crc64.Checksum(t.m[:offUnfinished], isoTable), isoTable, t.m[offMix:offSeal])
+	return crc64iso.Update(crc64iso.Update(0, t.m[:offUnfinished]), t.m[offMix:offSeal])
 }
 
 // finish seals the header and ends the update under way.
