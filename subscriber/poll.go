@@ -24,6 +24,7 @@ func (r *runner) poll(parent context.Context) error {
 }
 
 func (r *runner) pollOnce(ctx context.Context) error {
+	due := time.After(r.cfg.PollInterval)
 	pos := r.rep.Position().Pos
 	after := pos
 	if r.strange {
@@ -35,7 +36,7 @@ func (r *runner) pollOnce(ctx context.Context) error {
 	case errors.Is(err, ErrUpToDate):
 		r.recovered()
 		r.setState(StateLive)
-		return r.pause(ctx)
+		return wait(ctx, due)
 	case errors.Is(err, ErrNoBase) && pos.IsZero():
 		r.setState(StateWaiting)
 	case errors.Is(err, ErrNoBase):
@@ -61,15 +62,15 @@ func (r *runner) pollOnce(ctx context.Context) error {
 		return nil
 	}
 	r.recovered()
-	return r.pause(ctx)
+	return wait(ctx, due)
 }
 
-// pause waits until it is time to look again.
-func (r *runner) pause(ctx context.Context) error {
+// wait waits until it is time to look again.
+func wait(ctx context.Context, due <-chan time.Time) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-time.After(r.cfg.PollInterval):
+	case <-due:
 		return nil
 	}
 }
