@@ -29,14 +29,15 @@ var imports = map[string][]string{
 	"internal/wal":      {},
 	"internal/keeper":   {},
 	"internal/pagesum":  {},
-	"internal/ltxfile":  {},       // bytes of LTX files: replica, compactor, restore
-	"internal/stream":   {"wire"}, // shared by publisher, feed, subscriber, archiver
+	"internal/tempfile": {},
+	"internal/ltxfile":  {"internal/tempfile"}, // bytes of LTX files: replica, compactor, restore
+	"internal/stream":   {"wire"},              // shared by publisher, feed, subscriber, archiver
 	"internal/capture":  {"internal/wal", "internal/keeper", "internal/pagesum"},
-	"internal/feed":     {"wire", "internal/stream"},
+	"internal/feed":     {"wire", "internal/stream", "internal/tempfile"},
 	"replica":           {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
 	"objstore/...":      {"objstore/..."},
 	"objstore/levels":   {"objstore"},
-	"compactor":         {"internal/ltxfile", "objstore", "objstore/levels"},
+	"compactor":         {"internal/ltxfile", "internal/tempfile", "objstore", "objstore/levels"},
 	"internal/tail":     {"wire", "internal/feed", "internal/stream", "objstore/...", "compactor"}, // a stream's tail as an archive: restores, and replicas that begin from one
 	"embedded":          {},
 	"internal/natsconn": {},
@@ -46,7 +47,7 @@ var imports = map[string][]string{
 	// roles
 	"publisher":  {"wire", "internal/capture", "internal/stream"},
 	"subscriber": {"wire", "internal/feed", "internal/stream", "replica"},
-	"archiver":   {"wire", "internal/feed", "internal/ltxfile", "internal/stream", "objstore", "objstore/levels", "compactor"},
+	"archiver":   {"wire", "internal/feed", "internal/ltxfile", "internal/stream", "internal/tempfile", "objstore", "objstore/levels", "compactor"},
 	"restore":    {"internal/ltxfile", "objstore/levels"},
 
 	// what joins two roles: replicas that begin from an archive

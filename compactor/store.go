@@ -8,11 +8,11 @@ import (
 	"hash/crc64"
 	"io"
 	"io/fs"
-	"os"
 
 	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/internal/ltxfile"
+	"github.com/ltxstream/ltxstream/internal/tempfile"
 	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
@@ -86,14 +86,11 @@ func storeSmall(ctx context.Context, cfg StoreConfig, level levels.Level, inputs
 
 // storeStaged merges into a file without a name first.
 func storeStaged(ctx context.Context, cfg StoreConfig, level levels.Level, inputs []Input) (f levels.File, m Merged, err error) {
-	stage, err := os.CreateTemp(cfg.SpillDir, "ltx-merge-*.tmp")
+	stage, err := tempfile.Open(cfg.SpillDir, "ltx-merge-*.tmp")
 	if err != nil {
 		return f, m, fmt.Errorf("stage: %w", err)
 	}
 	defer func() { err = errors.Join(err, stage.Close()) }()
-	if err := os.Remove(stage.Name()); err != nil {
-		return f, m, fmt.Errorf("stage: %w", err)
-	}
 	hash := crc64.New(crcTable)
 	if m, err = Merge(ctx, io.MultiWriter(stage, hash), inputs, cfg.MergeOptions); err != nil {
 		return f, m, err

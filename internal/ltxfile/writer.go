@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/tempfile"
 )
 
 // Writer writes an LTX file from frames that are encoded already. Memory does
@@ -112,14 +114,11 @@ func (s *spill) add(e Entry) error {
 		return nil
 	}
 	if s.file == nil {
-		f, err := os.CreateTemp(s.dir, "ltx-index-*.tmp")
+		f, err := tempfile.Open(s.dir, "ltx-index-*.tmp")
 		if err != nil {
 			return err
 		}
 		s.file = f
-		if err := os.Remove(f.Name()); err != nil {
-			return err
-		}
 	}
 	n, err := s.file.Write(s.mem)
 	s.size += int64(n)
