@@ -30,10 +30,10 @@ var imports = map[string][]string{
 	"internal/keeper":   {},
 	"internal/pagesum":  {},
 	"internal/tempfile": {},
-	"internal/ltxfile":  {"internal/tempfile"}, // bytes of LTX files: replica, compactor, restore
+	"internal/ltxfile":  {"internal/tempfile"}, // bytes of LTX files: all that read them
 	"internal/stream":   {"wire"},              // shared by publisher, feed, subscriber, archiver
-	"internal/capture":  {"internal/wal", "internal/keeper", "internal/pagesum"},
-	"internal/feed":     {"wire", "internal/stream", "internal/tempfile"},
+	"internal/capture":  {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
+	"internal/feed":     {"wire", "internal/stream", "internal/ltxfile", "internal/tempfile"},
 	"replica":           {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
 	"objstore/...":      {"objstore/..."},
 	"objstore/levels":   {"objstore"},

@@ -247,33 +247,22 @@ func Inspect(ctx context.Context, a *levels.Archive, db string, f levels.File) (
 	if err != nil {
 		return m, err
 	}
-	counted := &countingReader{r: r}
-	m.Header, m.Trailer, err = ltxfile.Verify(counted)
+	c, err := ltxfile.Verify(r)
 	if err := errors.Join(err, r.Close()); err != nil {
 		if errors.Is(err, ltxfile.ErrDamaged) {
 			err = &levels.DamageError{Key: a.Key(db, f), Err: err}
 		}
 		return m, err
 	}
+	m = Merged{Header: c.Header, Trailer: c.Trailer, Pages: c.Pages, Size: c.Size}
 	if m.Header.MinTXID != f.Min || m.Header.MaxTXID != f.Max {
 		return m, &levels.DamageError{Key: a.Key(db, f), Err: fmt.Errorf("it holds %s-%s", m.Header.MinTXID, m.Header.MaxTXID)}
 	}
-	m.Size, m.Pre, m.Post = counted.n, m.Header.PreApplyChecksum, m.Trailer.PostApplyChecksum
+	m.Pre, m.Post = m.Header.PreApplyChecksum, m.Trailer.PostApplyChecksum
 	if m.Post == 0 {
 		m.Post, err = PostOf(ctx, a, db, f)
 	}
 	return m, err
-}
-
-type countingReader struct {
-	r io.Reader
-	n int64
-}
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // PostOf returns the checksum of the database after a file: its trailer's, else

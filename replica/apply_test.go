@@ -12,6 +12,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 )
 
@@ -308,22 +309,26 @@ func mutate(rnd *rand.Rand, b []byte) []byte {
 
 func headerOf(t *testing.T, f file) ltx.Header {
 	t.Helper()
-	var d decoder
-	if err := d.start(f.section()); err != nil {
+	scan, err := ltxfile.NewScanner(f.section())
+	if err != nil {
 		t.Fatal(err)
 	}
-	return d.header
+	return scan.Header()
+}
+
+func (c *changes) readAll(f file) error {
+	scan, err := ltxfile.NewScanner(f.section())
+	if err != nil {
+		return err
+	}
+	return c.read(scan, true, nothing)
 }
 
 // reencode writes f anew with another header, trailer and choice of pages.
 func reencode(t *testing.T, f file, h ltx.Header, post ltx.Checksum, choose func([]uint32) []uint32) file {
 	t.Helper()
-	var d decoder
 	var c changes
-	if err := d.start(f.section()); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.read(&d, true, nothing); err != nil {
+	if err := c.readAll(f); err != nil {
 		t.Fatal(err)
 	}
 	at := map[uint32]int{}
@@ -353,10 +358,9 @@ func TestApplyOverlappingFile(t *testing.T) {
 	// All pages any step touched: an archive file holds those too.
 	touched := map[uint32]bool{}
 	for _, s := range append(steps, span) {
-		var d decoder
 		var c changes
-		if d.start(s.section()) != nil || c.read(&d, true, nothing) != nil {
-			t.Fatal("decode")
+		if err := c.readAll(s); err != nil {
+			t.Fatal(err)
 		}
 		for _, pg := range c.pages {
 			touched[pg.Pgno] = true

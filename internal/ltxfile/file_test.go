@@ -50,8 +50,7 @@ func rewrite(b []byte) ([]byte, []Entry, error) {
 		return nil, nil, err
 	}
 	defer w.Abort()
-	sum := NewSum(s.Header().PageSize)
-	sum.Bytes(s.HeaderBytes())
+	sum := s.Sum()
 	page := make([]byte, s.Header().PageSize)
 	var entries []Entry
 	for off := int64(ltx.HeaderSize); ; {
@@ -66,7 +65,7 @@ func rewrite(b []byte) ([]byte, []Entry, error) {
 			return nil, nil, err
 		}
 		crc := DataCRC(page)
-		sum.Page(f.Header(), crc)
+		sum.Page(f, crc)
 		if err := w.Frame(f, crc); err != nil {
 			return nil, nil, err
 		}

@@ -9,9 +9,9 @@ import (
 	"github.com/superfly/ltx"
 )
 
-// FrameHeaderSize is the length in bytes of what precedes a page's LZ4 block:
-// page number, flags, size of the block.
-const FrameHeaderSize = ltx.PageHeaderSize + 4
+// sizedHead is the length in bytes of what precedes a page's LZ4 block: page
+// number, flags, size of the block.
+const sizedHead = ltx.PageHeaderSize + 4
 
 // ErrDamaged is what every error about a file's content wraps.
 var ErrDamaged = errors.New("damaged LTX file")
@@ -20,10 +20,10 @@ func damaged(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrDamaged, fmt.Errorf(format, args...))
 }
 
-// MaxFrameSize is the greatest length of a frame that holds a page of such a
+// maxFrameSize is the greatest length of a frame that holds a page of such a
 // size.
-func MaxFrameSize(pageSize uint32) int {
-	return FrameHeaderSize + lz4.CompressBlockBound(int(pageSize))
+func maxFrameSize(pageSize uint32) int {
+	return sizedHead + lz4.CompressBlockBound(int(pageSize))
 }
 
 // Frame is one page as it is stored.
@@ -32,12 +32,12 @@ type Frame struct {
 	Raw  []byte // the whole frame: header and LZ4 block
 }
 
-// Header is the part before the LZ4 block.
-func (f Frame) Header() []byte { return f.Raw[:FrameHeaderSize] }
+// header is the part before the LZ4 block.
+func (f Frame) header() []byte { return f.Raw[:sizedHead] }
 
 // Decode unpacks the frame into page, which is as long as a page.
 func (f Frame) Decode(page []byte) error {
-	n, err := lz4.UncompressBlock(f.Raw[FrameHeaderSize:], page)
+	n, err := lz4.UncompressBlock(f.Raw[sizedHead:], page)
 	if err != nil {
 		return damaged("page %d: %w", f.Pgno, err)
 	}
@@ -49,11 +49,11 @@ func (f Frame) Decode(page []byte) error {
 
 // ParseFrame checks that raw is exactly one frame, that of page pgno.
 func ParseFrame(raw []byte, pgno uint32) (Frame, error) {
-	if len(raw) <= FrameHeaderSize {
+	if len(raw) <= sizedHead {
 		return Frame{}, damaged("page %d: a frame of %d bytes", pgno, len(raw))
 	}
 	have, flags, size := binary.BigEndian.Uint32(raw), binary.BigEndian.Uint16(raw[4:]), binary.BigEndian.Uint32(raw[6:])
-	if have != pgno || flags != ltx.PageHeaderFlagSize || int64(size) != int64(len(raw)-FrameHeaderSize) {
+	if have != pgno || flags != ltx.PageHeaderFlagSize || int64(size) != int64(len(raw)-sizedHead) {
 		return Frame{}, damaged("page %d: the frame says page %d, flags %#x, %d bytes", pgno, have, flags, size)
 	}
 	return Frame{Pgno: pgno, Raw: raw}, nil

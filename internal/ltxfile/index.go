@@ -74,7 +74,7 @@ func ReadIndex(r io.Reader, start int64, pageSize, commit uint32, see func(Entry
 		if err := errors.Join(err1, err2); err != nil {
 			return indexErr(err)
 		}
-		bad := pgno <= uint64(prev) || pgno > uint64(commit) || size <= FrameHeaderSize || size > uint64(MaxFrameSize(pageSize))
+		bad := pgno <= uint64(prev) || pgno > uint64(commit) || size <= sizedHead || size > uint64(maxFrameSize(pageSize))
 		if bad || offset != uint64(next) || next+int64(size) > start {
 			return damaged("its page index says page %d lies at %d, %d bytes", pgno, offset, size)
 		}

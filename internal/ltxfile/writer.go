@@ -36,13 +36,13 @@ func NewWriter(w io.Writer, header ltx.Header, spillDir string) (*Writer, error)
 	if err != nil {
 		return nil, fmt.Errorf("write header: %w", err)
 	}
-	lw := &Writer{w: bufio.NewWriterSize(w, writeBuffer), sum: NewSum(header.PageSize), header: header, index: spill{dir: spillDir}}
+	lw := &Writer{w: bufio.NewWriterSize(w, writeBuffer), sum: newSum(header.PageSize), header: header, index: spill{dir: spillDir}}
 	return lw, lw.write(b)
 }
 
 // write writes b and adds it to the checksum.
 func (w *Writer) write(b []byte) error {
-	w.sum.Bytes(b)
+	w.sum.bytes(b)
 	w.off += int64(len(b))
 	_, err := w.w.Write(b)
 	return err
@@ -51,7 +51,7 @@ func (w *Writer) write(b []byte) error {
 // Frame appends a frame as it is; dataCRC is that of its decoded page. Pages
 // come in ascending order.
 func (w *Writer) Frame(f Frame, dataCRC uint64) error {
-	w.sum.Page(f.Header(), dataCRC)
+	w.sum.Page(f, dataCRC)
 	err := w.index.add(Entry{Pgno: f.Pgno, Offset: w.off, Size: int64(len(f.Raw))})
 	if err != nil {
 		return fmt.Errorf("hold page index: %w", err)
@@ -80,8 +80,8 @@ func (w *Writer) Finish(post ltx.Checksum) (t ltx.Trailer, size int64, err error
 	if err != nil {
 		return t, 0, err
 	}
-	w.sum.Bytes(b[:ltx.TrailerChecksumOffset])
-	t.FileChecksum = w.sum.Checksum()
+	w.sum.bytes(b[:ltx.TrailerChecksumOffset])
+	t.FileChecksum = w.sum.checksum()
 	if err := t.Validate(w.header); err != nil {
 		return t, 0, fmt.Errorf("write trailer: %w", err)
 	}
