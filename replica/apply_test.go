@@ -263,13 +263,18 @@ func TestApplyRefuses(t *testing.T) {
 // Every flipped bit, cut and swap of a file is found before a page is written.
 func TestApplyMutants(t *testing.T) {
 	t.Parallel()
+	t.Run("sized", func(t *testing.T) { t.Parallel(); applyMutants(t, 3000, func(f file) file { return f }) })
+	t.Run("framed", func(t *testing.T) { t.Parallel(); applyMutants(t, 1500, func(f file) file { return old(t, f, nil) }) })
+}
+
+func applyMutants(t *testing.T, n int, form func(file) file) {
 	rnd := seeded(t, 8)
 	p, path := newPrimary(t, 1024), replicaPath(t)
 	r := open(t, Config{Path: path})
-	first := p.bank()
+	first := form(p.bank())
 	apply(t, r, first)
-	next := p.transfer(rnd)
-	for i := range 3000 {
+	next := form(p.transfer(rnd))
+	for i := range n {
 		m := file{data: mutate(rnd, next.data)}
 		err := r.Apply(t.Context(), m.section(), ApplyInfo{Full: rnd.IntN(2) == 0})
 		var pe *PosError

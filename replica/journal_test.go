@@ -182,8 +182,11 @@ func FuzzJournal(f *testing.F) {
 func FuzzDecoder(f *testing.F) {
 	p := newPrimary(f, 512)
 	rnd := rand.New(rand.NewPCG(1, 1))
-	f.Add(p.bank().data)
-	f.Add(p.transfer(rnd).data)
+	for _, seed := range []file{p.bank(), p.transfer(rnd)} {
+		f.Add(seed.data)
+		f.Add(old(f, seed, nil).data)
+		f.Add(old(f, seed, odd).data)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var c changes
 		if err := c.readAll(file{data: b}); err != nil {

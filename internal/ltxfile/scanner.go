@@ -105,28 +105,45 @@ func (s *Scanner) Next() (Frame, error) {
 	if err != nil {
 		return Frame{}, err
 	}
-	pgno, flags := binary.BigEndian.Uint32(b), binary.BigEndian.Uint16(b[4:])
-	if pgno == 0 && flags == 0 {
+	head := parsePageHead(b)
+	if head == (pageHead{}) {
 		return Frame{}, io.EOF
 	}
-	if flags != ltx.PageHeaderFlagSize || pgno <= s.prev || pgno > s.header.Commit || pgno == s.header.LockPgno() {
-		return Frame{}, damaged("page %d with flags %#x after page %d of %d", pgno, flags, s.prev, s.header.Commit)
+	if head.pgno <= s.prev || head.pgno > s.header.Commit || head.pgno == s.header.LockPgno() {
+		return Frame{}, damaged("page %d with flags %#x after page %d of %d", head.pgno, head.flags, s.prev, s.header.Commit)
 	}
-	if b, err = s.peek(sizedHead); err != nil {
+	size, err := s.frameSize(head)
+	if err != nil {
 		return Frame{}, err
-	}
-	size := int64(sizedHead) + int64(binary.BigEndian.Uint32(b[ltx.PageHeaderSize:]))
-	if size == sizedHead || size > int64(maxFrameSize(s.header.PageSize)) {
-		return Frame{}, damaged("page %d claims a frame of %d bytes", pgno, size)
 	}
 	at := s.at()
-	if b, err = s.peek(int(size)); err != nil {
+	if b, err = s.peek(size); err != nil {
 		return Frame{}, err
 	}
-	s.prev = pgno
-	s.index.add(Entry{Pgno: pgno, Offset: at, Size: size})
-	s.rd += int(size)
-	return Frame{Pgno: pgno, Raw: b}, nil
+	s.prev = head.pgno
+	s.index.add(Entry{Pgno: head.pgno, Offset: at, Size: int64(size)})
+	s.rd += size
+	return Frame{Pgno: head.pgno, Raw: b}, nil
+}
+
+// frameSize returns the length of the frame that comes next.
+func (s *Scanner) frameSize(head pageHead) (int, error) {
+	n, err := head.size()
+	if err != nil {
+		return 0, err
+	}
+	b, err := s.peek(n)
+	if err != nil {
+		return 0, err
+	}
+	size, err := head.frameSize(b)
+	if err != nil {
+		return 0, err
+	}
+	if size > int64(maxFrameSize(s.header.PageSize)) {
+		return 0, head.fault("it claims a frame of %d bytes", size)
+	}
+	return int(size), nil
 }
 
 // Finish reads what follows the pages: the page index, which must be the one of

@@ -60,45 +60,55 @@ func TestVerify(t *testing.T) {
 		"without checksum, page short": {bare, 20, 0, false, false},
 	} {
 		file, sum := encodeFull(t, c.hdr, 20, c.drop, c.post)
-		got, err := Verify(bytes.NewReader(file))
-		if (err == nil) != c.verify || err != nil && !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: %v", name, err)
+		all := map[string][]byte{"sized": file}
+		if c.verify {
+			all = forms(t, file)
 		}
-		if err := got.Whole(); (err == nil) != c.whole || err != nil && !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: whole: %v", name, err)
-		}
-		if got.Size != int64(len(file)) || c.drop == 0 && (got.Pages != 20 || got.Sum != sum) {
-			t.Errorf("%s: %+v", name, got)
+		for form, b := range all {
+			got, err := Verify(bytes.NewReader(b))
+			if (err == nil) != c.verify || err != nil && !errors.Is(err, ErrDamaged) {
+				t.Errorf("%s, %s: %v", name, form, err)
+			}
+			if err := got.Whole(); (err == nil) != c.whole || err != nil && !errors.Is(err, ErrDamaged) {
+				t.Errorf("%s, %s: whole: %v", name, form, err)
+			}
+			if got.Size != int64(len(b)) || c.drop == 0 && (got.Pages != 20 || got.Sum != sum) {
+				t.Errorf("%s, %s: %+v", name, form, got)
+			}
 		}
 	}
 }
 
 // TestVerifierAllocatesNothing for a file, once it has seen one like it.
 func TestVerifierAllocatesNothing(t *testing.T) { // not parallel: it counts allocations
-	b := encode(t, rand.New(rand.NewPCG(5, 5)), 4096, 50)
-	var v Verifier
-	r := bytes.NewReader(b)
-	n := testing.AllocsPerRun(20, func() {
-		r.Reset(b)
-		if _, err := v.Verify(r); err != nil {
-			t.Fatal(err)
+	for form, b := range forms(t, encode(t, rand.New(rand.NewPCG(5, 5)), 4096, 50)) {
+		var v Verifier
+		r := bytes.NewReader(b)
+		n := testing.AllocsPerRun(20, func() {
+			r.Reset(b)
+			if _, err := v.Verify(r); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if n != 0 {
+			t.Errorf("%s: %v allocations for a file", form, n)
 		}
-	})
-	if n != 0 {
-		t.Errorf("%v allocations for a file", n)
 	}
 }
 
-// BenchmarkVerify reads pages of 4 KiB; bytes of pages.
+// BenchmarkVerify reads pages of 4 KiB in each form; bytes of pages.
 func BenchmarkVerify(b *testing.B) {
 	const pages = 500
-	file := encode(b, rand.New(rand.NewPCG(8, 8)), 4096, pages)
-	var v Verifier
-	b.SetBytes(pages * 4096)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := v.Verify(bytes.NewReader(file)); err != nil {
-			b.Fatal(err)
-		}
+	for form, file := range forms(b, encode(b, rand.New(rand.NewPCG(8, 8)), 4096, pages)) {
+		b.Run(form, func(b *testing.B) {
+			var v Verifier
+			b.SetBytes(pages * 4096)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := v.Verify(bytes.NewReader(file)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
