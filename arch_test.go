@@ -30,14 +30,15 @@ var imports = map[string][]string{
 	"internal/keeper":   {},
 	"internal/crc64iso": {},
 	"internal/pagesum":  {"internal/crc64iso"},
-	"internal/ltxfile":  {"internal/crc64iso"}, // bytes of LTX files: replica, compactor, restore
-	"internal/stream":   {"wire"},              // shared by publisher, feed, subscriber, archiver
-	"internal/capture":  {"internal/wal", "internal/keeper", "internal/pagesum"},
-	"internal/feed":     {"wire", "internal/stream"},
+	"internal/tempfile": {},
+	"internal/ltxfile":  {"internal/crc64iso", "internal/tempfile"}, // bytes of LTX files: all that read them
+	"internal/stream":   {"wire"},                                   // shared by publisher, feed, subscriber, archiver
+	"internal/capture":  {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
+	"internal/feed":     {"wire", "internal/stream", "internal/ltxfile", "internal/tempfile"},
 	"replica":           {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
 	"objstore/...":      {"objstore/..."},
 	"objstore/levels":   {"objstore"},
-	"compactor":         {"internal/ltxfile", "objstore", "objstore/levels"},
+	"compactor":         {"internal/ltxfile", "internal/tempfile", "objstore", "objstore/levels"},
 	"internal/tail":     {"wire", "internal/feed", "internal/stream", "objstore/...", "compactor"}, // a stream's tail as an archive: restores, and replicas that begin from one
 	"embedded":          {},
 	"internal/natsconn": {},
@@ -47,11 +48,11 @@ var imports = map[string][]string{
 	// roles
 	"publisher":  {"wire", "internal/capture", "internal/stream"},
 	"subscriber": {"wire", "internal/feed", "internal/stream", "replica"},
-	"archiver":   {"wire", "internal/feed", "internal/ltxfile", "internal/stream", "objstore", "objstore/levels", "compactor"},
+	"archiver":   {"wire", "internal/feed", "internal/ltxfile", "internal/stream", "internal/tempfile", "objstore", "objstore/levels", "compactor"},
 	"restore":    {"internal/ltxfile", "objstore/levels"},
 
 	// what joins two roles: replicas that begin from an archive
-	"subscriber/archive": {"wire", "objstore/levels", "compactor", "restore", "subscriber"},
+	"subscriber/archive": {"wire", "internal/tempfile", "objstore/levels", "compactor", "restore", "subscriber"},
 
 	// commands, and what only tests use
 	"cmd/...":                    {"..."},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ltxstream/ltxstream/compactor"
 	"github.com/ltxstream/ltxstream/internal/feed"
+	"github.com/ltxstream/ltxstream/internal/tempfile"
 )
 
 // stage holds the files of one lane that wait for the next flush, one behind the
@@ -40,6 +41,9 @@ type endpoint struct {
 	time     time.Time // of the newest transaction
 }
 
+// stagePattern names stages for the moment they have a name.
+const stagePattern = "stage-*.tmp"
+
 // foldAt is how many files wait before they are merged into one: a merge holds
 // all of its inputs open.
 const foldAt = 128
@@ -50,9 +54,9 @@ func (s *stage) empty() bool { return len(s.files) == 0 }
 // what it did before.
 func (s *stage) add(ctx context.Context, file *feed.File) error {
 	if s.f == nil {
-		f, err := openStage(s.dir)
+		f, err := tempfile.Open(s.dir, stagePattern)
 		if err != nil {
-			return err
+			return fmt.Errorf("open stage: %w", err)
 		}
 		s.f = f
 	}
@@ -71,18 +75,6 @@ func (s *stage) add(ctx context.Context, file *feed.File) error {
 	return nil
 }
 
-// openStage makes a file that is gone when it is closed.
-func openStage(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "stage-*.tmp")
-	if err != nil {
-		return nil, fmt.Errorf("open stage: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("open stage: %w", err), f.Close())
-	}
-	return f, nil
-}
-
 // inputs are the waiting files as inputs of a merge.
 func (s *stage) inputs() (inputs []compactor.Input) {
 	for _, st := range s.files {
@@ -98,9 +90,9 @@ func (s *stage) inputs() (inputs []compactor.Input) {
 
 // fold merges the waiting files into one; after an error they are as they were.
 func (s *stage) fold(ctx context.Context) error {
-	f, err := openStage(s.dir)
+	f, err := tempfile.Open(s.dir, stagePattern)
 	if err != nil {
-		return err
+		return fmt.Errorf("fold staged files: %w", err)
 	}
 	m, err := compactor.Merge(ctx, f, s.inputs(), compactor.MergeOptions{SpillDir: s.dir})
 	if err != nil {

@@ -134,8 +134,7 @@ func (mg *merger) open(ctx context.Context, inputs []Input) error {
 		if in.scan, err = ltxfile.NewScanner(r); err != nil {
 			return in.fault(err)
 		}
-		in.sum = ltxfile.NewSum(in.scan.Header().PageSize)
-		in.sum.Bytes(in.scan.HeaderBytes())
+		in.sum = in.scan.Sum()
 		if i > 0 {
 			if err := follows(mg.inputs[i-1].scan.Header(), in.scan.Header()); err != nil {
 				return in.fault(err)
@@ -315,7 +314,7 @@ func (mg *merger) write(b *batch) error {
 	for i := range b.frames {
 		f := &b.frames[i]
 		frame := f.frame(b)
-		f.in.sum.Page(frame.Header(), f.crc)
+		f.in.sum.Page(frame, f.crc)
 		if !f.wins {
 			continue
 		}

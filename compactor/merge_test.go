@@ -79,20 +79,8 @@ func TestMergeEqualsCompactor(t *testing.T) {
 					lo = 1
 				}
 				got, m := merge(t, MergeOptions{}, files(h, lo, hi)...)
-				var readers []io.Reader
-				for _, f := range files(h, lo, hi) {
-					readers = append(readers, bytes.NewReader(f))
-				}
-				var want bytes.Buffer
-				c, err := ltx.NewCompactor(&want, readers)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := c.Compact(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-				if !bytes.Equal(got, want.Bytes()) {
-					t.Fatalf("%s-%s: %d bytes, ltx.Compactor makes %d, or other ones", lo, hi, len(got), want.Len())
+				if want := compact(t, 0, files(h, lo, hi)...); !bytes.Equal(got, want) {
+					t.Fatalf("%s-%s: %d bytes, ltx.Compactor makes %d, or other ones", lo, hi, len(got), len(want))
 				}
 				if m.Post != h.State(hi).Pos.PostApplyChecksum || m.Pre != h.State(lo-1).Pos.PostApplyChecksum {
 					t.Errorf("%s-%s: %s → %s, want %s → %s", lo, hi, m.Pre, m.Post, h.State(lo-1).Pos, h.State(hi).Pos)
@@ -109,6 +97,75 @@ func TestMergeEqualsCompactor(t *testing.T) {
 		})
 	}
 }
+
+// compact merges by superfly/ltx.
+func compact(t *testing.T, flags uint32, files ...[]byte) []byte {
+	t.Helper()
+	readers := make([]io.Reader, len(files))
+	for i, f := range files {
+		readers[i] = bytes.NewReader(f)
+	}
+	var out bytes.Buffer
+	c, err := ltx.NewCompactor(&out, readers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.HeaderFlags = flags
+	if err := c.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// mixtures are histories with files in the older form.
+var mixtures = map[string]func(txid ltx.TXID, pgno uint32) bool{
+	"old":               func(ltx.TXID, uint32) bool { return true },
+	"old up to a point": func(txid ltx.TXID, _ uint32) bool { return txid < 8 },
+	"old pages":         func(txid ltx.TXID, pgno uint32) bool { return (pgno+uint32(txid))%3 == 0 },
+}
+
+// TestMergeOldFiles: of files in the older form, and of both, one comes out that
+// superfly/ltx reads and compacts to the same pages as the files themselves.
+func TestMergeOldFiles(t *testing.T) {
+	t.Parallel()
+	for name, old := range mixtures {
+		for _, size := range []int{512, 4096, 65536} {
+			t.Run(fmt.Sprintf("%s/%d", name, size), func(t *testing.T) {
+				t.Parallel()
+				cfg := history.Config{Seed: uint64(size), PageSize: size, Old: old}
+				checkOldMerges(t, cfg, 0)
+				cfg.NoChecksums = true
+				checkOldMerges(t, cfg, ltx.HeaderFlagNoChecksum)
+			})
+		}
+	}
+}
+
+func checkOldMerges(t *testing.T, cfg history.Config, flags uint32) {
+	t.Helper()
+	h := history.New(t, cfg)
+	const hi = 15
+	h.Grow(t, hi+1)
+	for _, lo := range []ltx.TXID{1, 5} {
+		got, _ := merge(t, MergeOptions{}, files(h, lo, hi)...)
+		want := compact(t, flags, files(h, lo, hi)...)
+		if !bytes.Equal(pagesOf(t, got), pagesOf(t, want)) || !bytes.Equal(got[:ltx.HeaderSize], want[:ltx.HeaderSize]) || !bytes.Equal(post(got), post(want)) {
+			t.Fatalf("from %s: ltx.Compactor makes another file", lo)
+		}
+		again := compact(t, flags, got, h.File(hi+1))
+		if more := compact(t, flags, want, h.File(hi+1)); !bytes.Equal(again, more) {
+			t.Fatalf("from %s: ltx.Compactor makes another file of the merged one", lo)
+		}
+		if lo == 1 {
+			if err := h.Check(restored(t, got), hi); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// post is the checksum of the database in a file's trailer.
+func post(file []byte) []byte { return file[len(file)-ltx.TrailerSize:][:ltx.ChecksumSize] }
 
 func TestMergeSnapshot(t *testing.T) {
 	t.Parallel()
@@ -158,8 +215,24 @@ func TestMergeWithoutChecksums(t *testing.T) {
 // goes on, is found and named, whether its page wins or not.
 func TestMergeFindsDamage(t *testing.T) {
 	t.Parallel()
-	h := history.New(t, history.Config{Seed: 7, PageSize: 1024, MaxBlob: 3000})
-	h.Grow(t, 12)
+	for name, old := range mixtures {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := history.New(t, history.Config{Seed: 7, PageSize: 1024, MaxBlob: 3000, Old: old})
+			h.Grow(t, 12)
+			findDamage(t, h)
+		})
+	}
+	t.Run("new", func(t *testing.T) {
+		t.Parallel()
+		h := history.New(t, history.Config{Seed: 7, PageSize: 1024, MaxBlob: 3000})
+		h.Grow(t, 12)
+		findDamage(t, h)
+	})
+}
+
+func findDamage(t *testing.T, h *history.History) {
+	t.Helper()
 	good := files(h, 5, 12)
 	want := pagesOf(t, first(merge(t, MergeOptions{}, good...)))
 	rng := rand.New(rand.NewPCG(7, 7))

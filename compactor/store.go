@@ -8,11 +8,11 @@ import (
 	"hash/crc64"
 	"io"
 	"io/fs"
-	"os"
 
 	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/internal/ltxfile"
+	"github.com/ltxstream/ltxstream/internal/tempfile"
 	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
@@ -86,14 +86,11 @@ func storeSmall(ctx context.Context, cfg StoreConfig, level levels.Level, inputs
 
 // storeStaged merges into a file without a name first.
 func storeStaged(ctx context.Context, cfg StoreConfig, level levels.Level, inputs []Input) (f levels.File, m Merged, err error) {
-	stage, err := os.CreateTemp(cfg.SpillDir, "ltx-merge-*.tmp")
+	stage, err := tempfile.Open(cfg.SpillDir, "ltx-merge-*.tmp")
 	if err != nil {
 		return f, m, fmt.Errorf("stage: %w", err)
 	}
 	defer func() { err = errors.Join(err, stage.Close()) }()
-	if err := os.Remove(stage.Name()); err != nil {
-		return f, m, fmt.Errorf("stage: %w", err)
-	}
 	hash := crc64.New(crcTable)
 	if m, err = Merge(ctx, io.MultiWriter(stage, hash), inputs, cfg.MergeOptions); err != nil {
 		return f, m, err
@@ -250,33 +247,22 @@ func Inspect(ctx context.Context, a *levels.Archive, db string, f levels.File) (
 	if err != nil {
 		return m, err
 	}
-	counted := &countingReader{r: r}
-	m.Header, m.Trailer, err = ltxfile.Verify(counted)
+	c, err := ltxfile.Verify(r)
 	if err := errors.Join(err, r.Close()); err != nil {
 		if errors.Is(err, ltxfile.ErrDamaged) {
 			err = &levels.DamageError{Key: a.Key(db, f), Err: err}
 		}
 		return m, err
 	}
+	m = Merged{Header: c.Header, Trailer: c.Trailer, Pages: c.Pages, Size: c.Size}
 	if m.Header.MinTXID != f.Min || m.Header.MaxTXID != f.Max {
 		return m, &levels.DamageError{Key: a.Key(db, f), Err: fmt.Errorf("it holds %s-%s", m.Header.MinTXID, m.Header.MaxTXID)}
 	}
-	m.Size, m.Pre, m.Post = counted.n, m.Header.PreApplyChecksum, m.Trailer.PostApplyChecksum
+	m.Pre, m.Post = m.Header.PreApplyChecksum, m.Trailer.PostApplyChecksum
 	if m.Post == 0 {
 		m.Post, err = PostOf(ctx, a, db, f)
 	}
 	return m, err
-}
-
-type countingReader struct {
-	r io.Reader
-	n int64
-}
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // PostOf returns the checksum of the database after a file: its trailer's, else

@@ -66,19 +66,20 @@ func (r *Replica) Apply(ctx context.Context, sr *io.SectionReader, info ApplyInf
 
 func (r *Replica) applyFile(ctx context.Context, sr *io.SectionReader, info ApplyInfo) error {
 	began := time.Now()
-	d, c := &r.apply.decoder, &r.apply.changes
-	if err := d.start(sr); err != nil {
+	scan, c := &r.apply.scan, &r.apply.changes
+	if err := scan.Reset(sr); err != nil {
 		return err
 	}
-	c.full = info.Full || d.header.IsSnapshot()
-	if d.header.NoChecksum() && !info.NoChecksums {
+	h := scan.Header()
+	c.full = info.Full || h.IsSnapshot()
+	if h.NoChecksum() && !info.NoChecksums {
 		return damaged("file carries no database checksum")
 	}
-	if err := r.checkPlace(c, d.header); err != nil {
+	if err := r.checkPlace(c, h); err != nil {
 		return err
 	}
 	var err error
-	if r.live.live == nil || r.apply.table.PageSize() != d.header.PageSize {
+	if r.live.live == nil || r.apply.table.PageSize() != h.PageSize {
 		err = r.bootstrap(ctx, info)
 	} else {
 		err = r.applyLive(ctx, info)
@@ -118,7 +119,7 @@ func (r *Replica) applyLive(ctx context.Context, info ApplyInfo) error {
 	}
 	w := writing{ctx: ctx, r: r}
 	c := &r.apply.changes
-	if err := c.read(&r.apply.decoder, true, w.put); err != nil {
+	if err := c.read(&r.apply.scan, true, w.put); err != nil {
 		return err
 	}
 	if err := r.verify(ctx, c); err != nil {

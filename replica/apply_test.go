@@ -12,6 +12,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 )
 
@@ -262,13 +263,18 @@ func TestApplyRefuses(t *testing.T) {
 // Every flipped bit, cut and swap of a file is found before a page is written.
 func TestApplyMutants(t *testing.T) {
 	t.Parallel()
+	t.Run("sized", func(t *testing.T) { t.Parallel(); applyMutants(t, 3000, func(f file) file { return f }) })
+	t.Run("framed", func(t *testing.T) { t.Parallel(); applyMutants(t, 1500, func(f file) file { return old(t, f, nil) }) })
+}
+
+func applyMutants(t *testing.T, n int, form func(file) file) {
 	rnd := seeded(t, 8)
 	p, path := newPrimary(t, 1024), replicaPath(t)
 	r := open(t, Config{Path: path})
-	first := p.bank()
+	first := form(p.bank())
 	apply(t, r, first)
-	next := p.transfer(rnd)
-	for i := range 3000 {
+	next := form(p.transfer(rnd))
+	for i := range n {
 		m := file{data: mutate(rnd, next.data)}
 		err := r.Apply(t.Context(), m.section(), ApplyInfo{Full: rnd.IntN(2) == 0})
 		var pe *PosError
@@ -308,22 +314,26 @@ func mutate(rnd *rand.Rand, b []byte) []byte {
 
 func headerOf(t *testing.T, f file) ltx.Header {
 	t.Helper()
-	var d decoder
-	if err := d.start(f.section()); err != nil {
+	scan, err := ltxfile.NewScanner(f.section())
+	if err != nil {
 		t.Fatal(err)
 	}
-	return d.header
+	return scan.Header()
+}
+
+func (c *changes) readAll(f file) error {
+	scan, err := ltxfile.NewScanner(f.section())
+	if err != nil {
+		return err
+	}
+	return c.read(scan, true, nothing)
 }
 
 // reencode writes f anew with another header, trailer and choice of pages.
 func reencode(t *testing.T, f file, h ltx.Header, post ltx.Checksum, choose func([]uint32) []uint32) file {
 	t.Helper()
-	var d decoder
 	var c changes
-	if err := d.start(f.section()); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.read(&d, true, nothing); err != nil {
+	if err := c.readAll(f); err != nil {
 		t.Fatal(err)
 	}
 	at := map[uint32]int{}
@@ -353,10 +363,9 @@ func TestApplyOverlappingFile(t *testing.T) {
 	// All pages any step touched: an archive file holds those too.
 	touched := map[uint32]bool{}
 	for _, s := range append(steps, span) {
-		var d decoder
 		var c changes
-		if d.start(s.section()) != nil || c.read(&d, true, nothing) != nil {
-			t.Fatal("decode")
+		if err := c.readAll(s); err != nil {
+			t.Fatal(err)
 		}
 		for _, pg := range c.pages {
 			touched[pg.Pgno] = true

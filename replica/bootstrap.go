@@ -63,8 +63,8 @@ func (r *Replica) writeTemp(ctx context.Context) error {
 		return err
 	}
 	c := &r.apply.changes
-	w := &pageWriter{f: f, size: int64(r.apply.decoder.header.PageSize)}
-	err = c.read(&r.apply.decoder, false, func(i int, page []byte) error {
+	w := &pageWriter{f: f, size: int64(r.apply.scan.Header().PageSize)}
+	err = c.read(&r.apply.scan, false, func(i int, page []byte) error {
 		if i&1023 == 1023 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -213,7 +213,7 @@ func (r *Replica) replaceLocked(pos Position) error {
 // a transaction: somebody may have the empty file open, so another file in its
 // place would leave them behind.
 func (r *Replica) fillEmpty(ctx context.Context, info ApplyInfo) error {
-	if err := makeDatabase(ctx, r.path, r.apply.decoder.header.PageSize); err != nil {
+	if err := makeDatabase(ctx, r.path, r.apply.scan.Header().PageSize); err != nil {
 		return err
 	}
 	if err := r.goLive(ctx); err != nil {

@@ -1,11 +1,12 @@
 package replica
 
 import (
-	"errors"
 	"io"
 
-	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
+	"github.com/ltxstream/ltxstream/internal/pagesum"
 )
 
 // changes is what one LTX file does to the database, read once and verified.
@@ -37,43 +38,53 @@ func (c *changes) image(i int) []byte {
 // returns.
 type pageSink func(i int, page []byte) error
 
-// read decodes and verifies the whole file behind the header that d has read. Its
-// pages are kept in images as long as they fit, if keep is set; what does not fit,
-// or all of it, goes to sink as it is read, before the file is known to be whole.
-func (c *changes) read(d *decoder, keep bool, sink pageSink) error {
-	c.header = d.header
+// read decodes and verifies the whole file whose header scan has read. Its pages
+// are kept in images as long as they fit, if keep is set; what does not fit, or all
+// of it, goes to sink as it is read, before the file is known to be whole.
+func (c *changes) read(scan *ltxfile.Scanner, keep bool, sink pageSink) error {
+	c.header = scan.Header()
 	c.pages, c.images, c.whole = c.pages[:0], c.images[:0], keep
 	if cap(c.page) < int(c.header.PageSize) {
 		c.page = make([]byte, 65536)
 	}
+	sum, shift := scan.Sum(), ltxfile.ShiftOf(c.header.PageSize)
 	for {
-		page, err := c.room(sink)
-		if err != nil {
-			return err
-		}
-		p, err := d.next(page)
-		if errors.Is(err, io.EOF) {
+		f, err := scan.Next()
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			return err
 		}
-		if err := c.checkPage(p.Pgno, page); err != nil {
+		crc, err := c.add(f, shift, sink)
+		if err != nil {
 			return err
 		}
-		c.pages = append(c.pages, p)
-		if !c.whole {
-			if err := sink(len(c.pages)-1, page); err != nil {
-				return err
-			}
-		}
+		sum.Page(f, crc)
 	}
-	if c.whole {
-		c.images = c.images[:len(c.pages)*int(c.header.PageSize)]
-	}
-	t, err := d.finish()
+	t, err := scan.Finish(sum)
 	c.post = t.PostApplyChecksum
 	return err
+}
+
+// add decodes the next page and returns its ltxfile.DataCRC.
+func (c *changes) add(f ltxfile.Frame, shift *ltxfile.Shift, sink pageSink) (crc uint64, err error) {
+	page, err := c.room(sink)
+	if err != nil {
+		return 0, err
+	}
+	if err := f.Decode(page); err != nil {
+		return 0, err
+	}
+	if err := c.checkPage(f.Pgno, page); err != nil {
+		return 0, err
+	}
+	crc = ltxfile.DataCRC(page)
+	c.pages = append(c.pages, pagesum.Page{Pgno: f.Pgno, Sum: ltxfile.PageSum(shift, f.Pgno, crc)})
+	if !c.whole {
+		err = sink(len(c.pages)-1, page)
+	}
+	return crc, err
 }
 
 // room returns where the next page goes. What was kept goes to sink once there is

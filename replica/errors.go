@@ -5,13 +5,15 @@ import (
 	"fmt"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 )
 
 // Errors that callers tell apart with errors.Is.
 var (
 	// ErrDamaged is the cause of every error about an LTX file that is not what
 	// its publisher wrote. Fetching it again may help.
-	ErrDamaged = errors.New("damaged LTX file")
+	ErrDamaged = ltxfile.ErrDamaged
 	// ErrDiverged means that the replica, or the file, belongs to another
 	// history: only a full file helps.
 	ErrDiverged = errors.New("replica has diverged")

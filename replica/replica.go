@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 )
 
@@ -82,8 +83,8 @@ type Replica struct {
 		sync.Mutex
 		journal *journal
 		table   *pagesum.Table
-		stale   bool // the table misses the last commit
-		decoder decoder
+		stale   bool            // the table misses the last commit
+		scan    ltxfile.Scanner // of the file that is applied
 		changes changes
 		restart restartPlan
 	}

@@ -156,7 +156,7 @@ func (j *Job) verifyFiles(ctx context.Context) error {
 			if err != nil {
 				return p.fault(err)
 			}
-			_, _, err = ltxfile.Verify(r)
+			_, err = ltxfile.Verify(r)
 			return p.fault(errors.Join(err, r.Close()))
 		})
 	}

@@ -130,16 +130,14 @@ func (p *planned) readEnds(ctx context.Context) error {
 	if err := p.read(ctx, 0, head); err != nil {
 		return err
 	}
-	err := p.header.UnmarshalBinary(head)
-	if err == nil {
-		err = p.header.Validate()
-	}
-	if err == nil && (p.header.MinTXID != p.Min || p.header.MaxTXID != p.Max) {
-		err = fmt.Errorf("it holds %s-%s", p.header.MinTXID, p.header.MaxTXID)
+	hdr, err := ltxfile.ParseHeader(head)
+	if err == nil && (hdr.MinTXID != p.Min || hdr.MaxTXID != p.Max) {
+		err = fmt.Errorf("%w: it holds %s-%s", ltxfile.ErrDamaged, hdr.MinTXID, hdr.MaxTXID)
 	}
 	if err != nil {
-		return p.fault(fmt.Errorf("%w: header: %w", ltxfile.ErrDamaged, err))
+		return p.fault(err)
 	}
+	p.header = hdr
 	tail := make([]byte, ltxfile.TailSize)
 	if err := p.read(ctx, p.Size-ltxfile.TailSize, tail); err != nil {
 		return err

@@ -11,6 +11,7 @@
 //	workload    seeded random SQL
 //	oracle      whether two files hold the same database
 //	faults      a TCP proxy that misbehaves
+//	oldltx      LTX files in the form that superfly/ltx does not write any more
 //	sqlconn     opening SQLite with every setting said
 //	pace        rates and precise sleeps
 //

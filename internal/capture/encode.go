@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/internal/wal"
 	"github.com/superfly/ltx"
@@ -24,6 +25,7 @@ type encoder struct {
 	lastTime int64 // milliseconds; timestamps never go backwards
 	buf      bytes.Buffer
 	page     []byte
+	frame    []byte
 	sums     []pagesum.Page
 }
 
@@ -100,45 +102,29 @@ func (e *encoder) writeLarge(s *spool, db *wal.DB, c *changes, f *File, post fun
 }
 
 func (e *encoder) encode(w io.Writer, db *wal.DB, c *changes, f *File, post func([]pagesum.Page) ltx.Checksum) (err error) {
-	cw := &countingWriter{w: w}
-	enc, err := ltx.NewEncoder(cw)
+	out, err := ltxfile.NewWriter(w, f.Header, e.dir)
 	if err != nil {
 		return err
 	}
-	enc.SetSpillDir(e.dir)
-	defer func() { err = errors.Join(err, enc.Cleanup()) }()
-	if err := enc.EncodeHeader(f.Header); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, out.Abort()) }()
 	e.sums = e.sums[:0]
 	for p, err := range e.pages(db, c) {
 		if err != nil {
 			return err
 		}
 		e.sums = append(e.sums, p.sum)
-		if err := enc.EncodePage(ltx.PageHeader{Pgno: p.sum.Pgno}, p.data); err != nil {
+		frame, err := ltxfile.Pack(e.frame, p.sum.Pgno, p.data)
+		if err != nil {
+			return err
+		}
+		e.frame = frame.Raw
+		if err := out.Frame(frame, p.crc); err != nil {
 			return fmt.Errorf("encode page %d: %w", p.sum.Pgno, err)
 		}
 	}
-	enc.SetPostApplyChecksum(post(e.sums))
-	if err := enc.Close(); err != nil {
-		return err
-	}
-	f.Trailer, f.Size = enc.Trailer(), cw.n
-	return nil
-}
-
-// countingWriter counts: the encoder's own count leaves out part of the trailer.
-type countingWriter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *countingWriter) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
-	c.n += int64(n)
-	return n, err
+	f.Trailer, f.Size, err = out.Finish(post(e.sums))
+	return err
 }
 
 // release lets go of large buffers: an idle database keeps none.
-func (e *encoder) release() { e.buf, e.page, e.sums = bytes.Buffer{}, nil, nil }
+func (e *encoder) release() { e.buf, e.page, e.frame, e.sums = bytes.Buffer{}, nil, nil, nil }

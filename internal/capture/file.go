@@ -2,12 +2,13 @@ package capture
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 )
 
 // File is one LTX file in the spool.
@@ -68,28 +69,9 @@ func (f File) Bytes() []byte { return f.data }
 
 // readFile reads the LTX file of size bytes at off of r, and verifies it whole.
 func readFile(r io.ReaderAt, path string, off, size int64, full bool) (File, error) {
-	f := File{path: path, off: off, Size: size, Full: full}
-	in := io.NewSectionReader(r, off, size)
-	if err := f.readEnds(in); err != nil {
-		return File{}, fmt.Errorf("read %s: %w", path, err)
-	}
-	if err := ltx.NewDecoder(in).Verify(); err != nil {
+	c, err := ltxfile.Verify(io.NewSectionReader(r, off, size))
+	if err != nil {
 		return File{}, fmt.Errorf("verify %s: %w", path, err)
 	}
-	return f, nil
-}
-
-func (f *File) readEnds(r io.ReaderAt) error {
-	if f.Size < ltx.HeaderSize+ltx.TrailerSize {
-		return io.ErrUnexpectedEOF
-	}
-	head := make([]byte, ltx.HeaderSize)
-	tail := make([]byte, ltx.TrailerSize)
-	if _, err := r.ReadAt(head, 0); err != nil {
-		return err
-	}
-	if _, err := r.ReadAt(tail, f.Size-ltx.TrailerSize); err != nil {
-		return err
-	}
-	return errors.Join(f.Header.UnmarshalBinary(head), f.Trailer.UnmarshalBinary(tail))
+	return File{Header: c.Header, Trailer: c.Trailer, Size: size, Full: full, path: path, off: off}, nil
 }

@@ -4,14 +4,22 @@ import (
 	"iter"
 	"sync"
 
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/internal/wal"
 )
 
-// summed is one page with its checksum. The data is valid until the next one.
+// summed is one page with its checksum, and the CRC of its bytes alone. The data is
+// valid until the next one.
 type summed struct {
 	sum  pagesum.Page
+	crc  uint64
 	data []byte
+}
+
+func sumUp(pgno uint32, data []byte) summed {
+	crc := ltxfile.DataCRC(data)
+	return summed{pagesum.Page{Pgno: pgno, Sum: ltxfile.PageSum(ltxfile.ShiftOf(uint32(len(data))), pgno, crc)}, crc, data}
 }
 
 // pages returns the pages of c with their checksums. After an error there are no
@@ -30,7 +38,7 @@ func (e *encoder) pages(db *wal.DB, c *changes) iter.Seq2[summed, error] {
 				yield(summed{}, err)
 				return
 			}
-			if !yield(summed{pagesum.Page{Pgno: ch.pgno, Sum: pagesum.Of(ch.pgno, b)}, b}, nil) {
+			if !yield(sumUp(ch.pgno, b), nil) {
 				return
 			}
 		}
@@ -43,15 +51,15 @@ const aheadBytes = 512 << 10
 
 // stretch is pages in a row.
 type stretch struct {
-	sums []pagesum.Page
-	data []byte
-	err  error
+	pages []summed
+	data  []byte
+	err   error
 }
 
 // read fills s with pages.
 func (s *stretch) read(db *wal.DB, c *changes, pages []change) {
 	size := int(c.pageSize)
-	s.sums = s.sums[:0]
+	s.pages = s.pages[:0]
 	for i, ch := range pages {
 		room := s.data[i*size : (i+1)*size]
 		b, err := c.page(db, ch, room)
@@ -62,7 +70,7 @@ func (s *stretch) read(db *wal.DB, c *changes, pages []change) {
 		if &b[0] != &room[0] {
 			copy(room, b)
 		}
-		s.sums = append(s.sums, pagesum.Page{Pgno: ch.pgno, Sum: pagesum.Of(ch.pgno, room)})
+		s.pages = append(s.pages, sumUp(ch.pgno, room))
 	}
 }
 
@@ -100,8 +108,8 @@ func readAhead(db *wal.DB, c *changes) iter.Seq2[summed, error] {
 		defer wg.Wait()
 		defer close(stop)
 		for r := range full {
-			for i, sum := range r.sums {
-				if !yield(summed{sum, r.data[i*size : (i+1)*size]}, nil) {
+			for _, p := range r.pages {
+				if !yield(p, nil) {
 					return
 				}
 			}

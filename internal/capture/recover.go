@@ -7,9 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/internal/wal"
-	"github.com/superfly/ltx"
 )
 
 // openTable opens the page checksum table, anew where it is damaged.
@@ -65,20 +65,24 @@ func (c *Capture) redo(f File) error {
 		return err
 	}
 	defer r.Close()
-	dec := ltx.NewDecoder(io.NewSectionReader(r, 0, f.Size))
-	if err := dec.DecodeHeader(); err != nil {
+	scan, err := ltxfile.NewScanner(io.NewSectionReader(r, 0, f.Size))
+	if err != nil {
 		return err
 	}
 	var sums []pagesum.Page
 	page := make([]byte, f.Header.PageSize)
 	for {
-		var h ltx.PageHeader
-		if err := dec.DecodePage(&h, page); isEOF(err) {
+		frame, err := scan.Next()
+		if err == io.EOF {
 			break
-		} else if err != nil {
+		}
+		if err != nil {
 			return err
 		}
-		sums = append(sums, pagesum.Page{Pgno: h.Pgno, Sum: pagesum.Of(h.Pgno, page)})
+		if err := frame.Decode(page); err != nil {
+			return err
+		}
+		sums = append(sums, pagesum.Page{Pgno: frame.Pgno, Sum: pagesum.Of(frame.Pgno, page)})
 	}
 	if f.Full || c.table.PageSize() != f.Header.PageSize {
 		c.table.Reset(f.Header.PageSize)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -58,5 +59,5 @@ var (
 	ErrUnfinished = errors.New("file was never completed")
 	ErrSize       = errors.New("size differs from the headers")
 	ErrHeader     = errors.New("LTX header differs from the message headers")
-	ErrContent    = errors.New("damaged LTX file")
+	ErrContent    = ltxfile.ErrDamaged
 )

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/ltxstream/ltxstream/internal/tempfile"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -56,19 +57,15 @@ type body struct {
 // spoolPattern names spool files for the moment they have a name.
 const spoolPattern = "feed-*.spool"
 
-// newBody holds size bytes in memory up to limit, else in a file in dir. The
-// file's name is removed at once, so that a crash leaves nothing behind.
+// newBody holds size bytes in memory up to limit, else in a file without a name in
+// dir.
 func newBody(size, limit int64, dir string) (body, error) {
 	if size <= limit {
 		return body{data: make([]byte, 0, size)}, nil
 	}
-	f, err := os.CreateTemp(dir, spoolPattern)
+	f, err := tempfile.Open(dir, spoolPattern)
 	if err != nil {
 		return body{}, fmt.Errorf("create spool: %w", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return body{}, fmt.Errorf("unlink spool: %w", err)
 	}
 	return body{spool: f}, nil
 }

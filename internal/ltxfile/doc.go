@@ -1,7 +1,7 @@
 // Package ltxfile owns the bytes of LTX files as they are stored: page frames
 // that are walked and copied without being encoded again, the page index at a
 // file's end, and the arithmetic of its checksum (github.com/superfly/ltx,
-// version 3).
+// version 3), in both forms that a page has there.
 //
 // Invariants: what a [Scanner] or [ReadIndex] hands out lies inside the bounds
 // that the header allows; a file that a [Writer] finished is what the encoder

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"testing"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/testenv/oldltx"
 )
 
 // encode makes a file of the given pages with the encoder of superfly/ltx.
@@ -50,8 +53,7 @@ func rewrite(b []byte) ([]byte, []Entry, error) {
 		return nil, nil, err
 	}
 	defer w.Abort()
-	sum := NewSum(s.Header().PageSize)
-	sum.Bytes(s.HeaderBytes())
+	sum := s.Sum()
 	page := make([]byte, s.Header().PageSize)
 	var entries []Entry
 	for off := int64(ltx.HeaderSize); ; {
@@ -66,7 +68,7 @@ func rewrite(b []byte) ([]byte, []Entry, error) {
 			return nil, nil, err
 		}
 		crc := DataCRC(page)
-		sum.Page(f.Header(), crc)
+		sum.Page(f, crc)
 		if err := w.Frame(f, crc); err != nil {
 			return nil, nil, err
 		}
@@ -81,38 +83,54 @@ func rewrite(b []byte) ([]byte, []Entry, error) {
 	return out.Bytes(), entries, err
 }
 
+// forms are a file with its pages in either form, and in both.
+func forms(t testing.TB, file []byte) map[string][]byte {
+	t.Helper()
+	return map[string][]byte{
+		"sized":  file,
+		"framed": oldltx.Rewrite(t, file, nil),
+		"mixed":  oldltx.Rewrite(t, file, func(pgno uint32) bool { return pgno%4 == 1 }),
+	}
+}
+
 func TestRewriteIsEqual(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, c := range []struct {
 		pageSize uint32
 		pages    int
-	}{{512, 0}, {512, 1}, {512, 5000}, {4096, 300}, {65536, 20}} {
-		b := encode(t, rng, c.pageSize, c.pages)
-		got, entries, err := rewrite(b)
-		if err != nil {
+	}{{512, 0}, {512, 1}, {512, 5000}, {1024, 30}, {4096, 300}, {65536, 20}} {
+		for form, b := range forms(t, encode(t, rng, c.pageSize, c.pages)) {
+			t.Run(fmt.Sprintf("%d/%d/%s", c.pageSize, c.pages, form), func(t *testing.T) { checkRewrite(t, b, c.pageSize, c.pages) })
+		}
+	}
+}
+
+func checkRewrite(t *testing.T, b []byte, pageSize uint32, pages int) {
+	t.Helper()
+	got, entries, err := rewrite(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, b) {
+		t.Fatal("the copy differs")
+	}
+	start, err := IndexStart(b[len(b)-TailSize:], int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	err = ReadIndex(bytes.NewReader(b[start:len(b)-TailSize]), start, pageSize, uint32(2*pages+5), func(e Entry) {
+		if e != entries[i] {
+			t.Fatalf("entry %+v, want %+v", e, entries[i])
+		}
+		if _, err := ParseFrame(b[e.Offset:e.Offset+e.Size], e.Pgno); err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(got, b) {
-			t.Fatalf("page size %d, %d pages: the copy differs", c.pageSize, c.pages)
-		}
-		start, err := IndexStart(b[len(b)-TailSize:], int64(len(b)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		i := 0
-		err = ReadIndex(bytes.NewReader(b[start:len(b)-TailSize]), start, c.pageSize, uint32(2*c.pages+5), func(e Entry) {
-			if e != entries[i] {
-				t.Fatalf("entry %+v, want %+v", e, entries[i])
-			}
-			if _, err := ParseFrame(b[e.Offset:e.Offset+e.Size], e.Pgno); err != nil {
-				t.Fatal(err)
-			}
-			i++
-		})
-		if err != nil || i != len(entries) {
-			t.Fatalf("%d entries, want %d: %v", i, len(entries), err)
-		}
+		i++
+	})
+	if err != nil || i != len(entries) {
+		t.Fatalf("%d entries, want %d: %v", i, len(entries), err)
 	}
 }
 
@@ -151,21 +169,22 @@ func TestSpill(t *testing.T) {
 	}
 }
 
-// TestScannerFindsDamage flips bits everywhere.
+// TestScannerFindsDamage flips bits everywhere, and cuts everywhere.
 func TestScannerFindsDamage(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(2, 2))
-	good := encode(t, rng, 512, 5)
-	for at := range good {
-		b := bytes.Clone(good)
-		b[at] ^= 1 << rng.IntN(8)
-		if _, _, err := rewrite(b); !errors.Is(err, ErrDamaged) && !samePages(t, b, good) {
-			t.Fatalf("byte %d flipped: %v", at, err)
+	for form, good := range forms(t, encode(t, rng, 512, 5)) {
+		for at := range good {
+			b := bytes.Clone(good)
+			b[at] ^= 1 << rng.IntN(8)
+			if _, _, err := rewrite(b); !errors.Is(err, ErrDamaged) && !samePages(t, b, good) {
+				t.Fatalf("%s: byte %d flipped: %v", form, at, err)
+			}
 		}
-	}
-	for n := range len(good) {
-		if _, _, err := rewrite(good[:n]); !errors.Is(err, ErrDamaged) {
-			t.Fatalf("cut at %d: %v", n, err)
+		for n := range len(good) {
+			if _, _, err := rewrite(good[:n]); !errors.Is(err, ErrDamaged) {
+				t.Fatalf("%s: cut at %d: %v", form, n, err)
+			}
 		}
 	}
 }
@@ -203,8 +222,12 @@ func decoded(t *testing.T, b []byte) []byte {
 func FuzzScanner(f *testing.F) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	f.Add(encode(f, rng, 512, 0))
-	f.Add(encode(f, rng, 512, 20))
-	f.Add(encode(f, rng, 4096, 3))
+	for _, b := range forms(f, encode(f, rng, 512, 20)) {
+		f.Add(b)
+	}
+	for _, b := range forms(f, encode(f, rng, 4096, 3)) {
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, _, err := rewrite(b)
 		if err == nil && !bytes.Equal(got, b) {
@@ -219,12 +242,13 @@ func FuzzScanner(f *testing.F) {
 }
 
 func FuzzIndex(f *testing.F) {
-	b := encode(f, rand.New(rand.NewPCG(4, 4)), 512, 20)
-	start, err := IndexStart(b[len(b)-TailSize:], int64(len(b)))
-	if err != nil {
-		f.Fatal(err)
+	for _, b := range forms(f, encode(f, rand.New(rand.NewPCG(4, 4)), 512, 20)) {
+		start, err := IndexStart(b[len(b)-TailSize:], int64(len(b)))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b[start:], start)
 	}
-	f.Add(b[start:], start)
 	f.Fuzz(func(t *testing.T, index []byte, start int64) {
 		prev := Entry{Offset: ltx.HeaderSize}
 		_ = ReadIndex(bytes.NewReader(index), start, 512, 1000, func(e Entry) {

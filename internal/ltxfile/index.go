@@ -4,10 +4,11 @@ import (
 	"bufio"
 	"encoding/binary"
 	"errors"
-	"hash/crc64"
 	"io"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/crc64iso"
 )
 
 // Entry says where the frame of a page lies in its file.
@@ -36,7 +37,7 @@ func (x *indexSum) add(e Entry) { x.bytes(appendEntry(x.rec[:0], e)) }
 func (x *indexSum) end()        { x.bytes([]byte{0}) }
 
 func (x *indexSum) bytes(b []byte) {
-	x.crc = crc64.Update(x.crc, isoTable, b)
+	x.crc = crc64iso.Update(x.crc, b)
 	x.size += int64(len(b))
 }
 
@@ -74,7 +75,7 @@ func ReadIndex(r io.Reader, start int64, pageSize, commit uint32, see func(Entry
 		if err := errors.Join(err1, err2); err != nil {
 			return indexErr(err)
 		}
-		bad := pgno <= uint64(prev) || pgno > uint64(commit) || size <= FrameHeaderSize || size > uint64(MaxFrameSize(pageSize))
+		bad := pgno <= uint64(prev) || pgno > uint64(commit) || size <= sizedHead || size > uint64(maxFrameSize(pageSize))
 		if bad || offset != uint64(next) || next+int64(size) > start {
 			return damaged("its page index says page %d lies at %d, %d bytes", pgno, offset, size)
 		}

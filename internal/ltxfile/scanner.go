@@ -3,15 +3,17 @@ package ltxfile
 import (
 	"encoding/binary"
 	"errors"
-	"hash/crc64"
 	"io"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/crc64iso"
 )
 
-// Scanner walks the frames of one LTX file from start to end, without decoding
+// Scanner walks the frames of an LTX file from start to end, without decoding
 // them. What it cannot check without the pages, the file's checksum, the caller
-// adds up with a [Sum] and compares with the trailer.
+// adds up with a [Sum] and hands to [Scanner.Finish]. The zero Scanner begins with
+// [Scanner.Reset].
 type Scanner struct {
 	r      io.Reader
 	buf    []byte // window; buf[rd:wr] is unread
@@ -29,28 +31,42 @@ const (
 	firstWindow = 4 << 10   // many small files are merged at once
 )
 
-// NewScanner reads the header of a file.
+// NewScanner begins to read a file.
 func NewScanner(r io.Reader) (*Scanner, error) {
-	s := &Scanner{r: r, buf: make([]byte, firstWindow)}
-	b, err := s.peek(ltx.HeaderSize)
-	if err != nil {
+	s := new(Scanner)
+	if err := s.Reset(r); err != nil {
 		return nil, err
 	}
-	if err := s.header.UnmarshalBinary(b); err != nil {
-		return nil, damaged("read header: %w", err)
+	return s, nil
+}
+
+// Reset begins to read another file, and reads its header. The window, which has
+// grown to what the files before it needed, is kept.
+func (s *Scanner) Reset(r io.Reader) error {
+	*s = Scanner{r: r, buf: s.buf}
+	if s.buf == nil {
+		s.buf = make([]byte, firstWindow)
 	}
-	if err := s.header.Validate(); err != nil {
-		return nil, damaged("read header: %w", err)
+	b, err := s.peek(ltx.HeaderSize)
+	if err != nil {
+		return err
+	}
+	if s.header, err = ParseHeader(b); err != nil {
+		return err
 	}
 	s.rd += copy(s.raw[:], b)
-	return s, nil
+	return nil
 }
 
 // Header is the file's header.
 func (s *Scanner) Header() ltx.Header { return s.header }
 
-// HeaderBytes is the header as it is stored.
-func (s *Scanner) HeaderBytes() []byte { return s.raw[:] }
+// Sum returns the file's checksum up to its first page.
+func (s *Scanner) Sum() Sum {
+	sum := newSum(s.header.PageSize)
+	sum.bytes(s.raw[:])
+	return sum
+}
 
 // peek returns the next n bytes, unread still, valid until the next call.
 func (s *Scanner) peek(n int) ([]byte, error) {
@@ -90,28 +106,45 @@ func (s *Scanner) Next() (Frame, error) {
 	if err != nil {
 		return Frame{}, err
 	}
-	pgno, flags := binary.BigEndian.Uint32(b), binary.BigEndian.Uint16(b[4:])
-	if pgno == 0 && flags == 0 {
+	head := parsePageHead(b)
+	if head == (pageHead{}) {
 		return Frame{}, io.EOF
 	}
-	if flags != ltx.PageHeaderFlagSize || pgno <= s.prev || pgno > s.header.Commit || pgno == s.header.LockPgno() {
-		return Frame{}, damaged("page %d with flags %#x after page %d of %d", pgno, flags, s.prev, s.header.Commit)
+	if head.pgno <= s.prev || head.pgno > s.header.Commit || head.pgno == s.header.LockPgno() {
+		return Frame{}, damaged("page %d with flags %#x after page %d of %d", head.pgno, head.flags, s.prev, s.header.Commit)
 	}
-	if b, err = s.peek(FrameHeaderSize); err != nil {
+	size, err := s.frameSize(head)
+	if err != nil {
 		return Frame{}, err
-	}
-	size := int64(FrameHeaderSize) + int64(binary.BigEndian.Uint32(b[ltx.PageHeaderSize:]))
-	if size == FrameHeaderSize || size > int64(MaxFrameSize(s.header.PageSize)) {
-		return Frame{}, damaged("page %d claims a frame of %d bytes", pgno, size)
 	}
 	at := s.at()
-	if b, err = s.peek(int(size)); err != nil {
+	if b, err = s.peek(size); err != nil {
 		return Frame{}, err
 	}
-	s.prev = pgno
-	s.index.add(Entry{Pgno: pgno, Offset: at, Size: size})
-	s.rd += int(size)
-	return Frame{Pgno: pgno, Raw: b}, nil
+	s.prev = head.pgno
+	s.index.add(Entry{Pgno: head.pgno, Offset: at, Size: int64(size)})
+	s.rd += size
+	return Frame{Pgno: head.pgno, Raw: b}, nil
+}
+
+// frameSize returns the length of the frame that comes next.
+func (s *Scanner) frameSize(head pageHead) (int, error) {
+	n, err := head.size()
+	if err != nil {
+		return 0, err
+	}
+	b, err := s.peek(n)
+	if err != nil {
+		return 0, err
+	}
+	size, err := head.frameSize(b)
+	if err != nil {
+		return 0, err
+	}
+	if size > int64(maxFrameSize(s.header.PageSize)) {
+		return 0, head.fault("it claims a frame of %d bytes", size)
+	}
+	return int(size), nil
 }
 
 // Finish reads what follows the pages: the page index, which must be the one of
@@ -135,7 +168,7 @@ func (s *Scanner) Finish(sum Sum) (t ltx.Trailer, err error) {
 	if err := t.Validate(s.header); err != nil {
 		return t, damaged("read trailer: %w", err)
 	}
-	if got := s.tail.Checksum(); got != t.FileChecksum {
+	if got := s.tail.checksum(); got != t.FileChecksum {
 		return t, damaged("its checksum is %s, its trailer says %s", got, t.FileChecksum)
 	}
 	return t, s.checkEnd()
@@ -143,7 +176,7 @@ func (s *Scanner) Finish(sum Sum) (t ltx.Trailer, err error) {
 
 // skip adds the next n bytes, which are in the window, to the sum.
 func (s *Scanner) skip(n int) {
-	s.tail.Bytes(s.buf[s.rd : s.rd+n])
+	s.tail.bytes(s.buf[s.rd : s.rd+n])
 	s.rd += n
 }
 
@@ -155,7 +188,7 @@ func (s *Scanner) checkIndex() error {
 		if err != nil {
 			return err
 		}
-		crc = crc64.Update(crc, isoTable, b)
+		crc = crc64iso.Update(crc, b)
 		s.skip(len(b))
 		left -= int64(len(b))
 	}

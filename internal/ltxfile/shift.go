@@ -1,7 +1,7 @@
 package ltxfile
 
 import (
-	"hash/crc64"
+	"github.com/ltxstream/ltxstream/internal/crc64iso"
 	"sync"
 )
 
@@ -41,10 +41,10 @@ func ShiftOf(pageSize uint32) *Shift {
 
 func newShift(n int) *Shift {
 	zeros, s := make([]byte, n), new(Shift)
-	none := crc64.Update(0, isoTable, zeros)
+	none := crc64iso.Update(0, zeros)
 	for i := range s {
 		for bit := range 8 {
-			s[i][1<<bit] = crc64.Update(1<<(8*i+bit), isoTable, zeros) ^ none
+			s[i][1<<bit] = crc64iso.Update(1<<(8*i+bit), zeros) ^ none
 		}
 		for x := range s[i] {
 			low := x & -x

@@ -9,13 +9,16 @@ import (
 	"os"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/tempfile"
 )
 
 // Writer writes an LTX file from frames that are encoded already. Memory does
 // not grow with the file: a page index of more than 1 MiB waits in a temporary
 // file.
 type Writer struct {
-	w      *bufio.Writer
+	w      io.Writer
+	flush  func() error
 	sum    Sum
 	header ltx.Header
 	off    int64
@@ -25,7 +28,8 @@ type Writer struct {
 const writeBuffer = 256 << 10
 
 // NewWriter writes the header. spillDir is where a large page index waits, ""
-// means os.TempDir. Call Finish or Abort.
+// means os.TempDir. What goes to w goes through a buffer of 256 KiB, unless w is an
+// io.ByteWriter, as a bytes.Buffer is: then it is one itself. Call Finish or Abort.
 func NewWriter(w io.Writer, header ltx.Header, spillDir string) (*Writer, error) {
 	if err := header.Validate(); err != nil {
 		return nil, fmt.Errorf("write header: %w", err)
@@ -34,13 +38,17 @@ func NewWriter(w io.Writer, header ltx.Header, spillDir string) (*Writer, error)
 	if err != nil {
 		return nil, fmt.Errorf("write header: %w", err)
 	}
-	lw := &Writer{w: bufio.NewWriterSize(w, writeBuffer), sum: NewSum(header.PageSize), header: header, index: spill{dir: spillDir}}
+	lw := &Writer{w: w, flush: func() error { return nil }, sum: newSum(header.PageSize), header: header, index: spill{dir: spillDir}}
+	if _, buffered := w.(io.ByteWriter); !buffered {
+		buf := bufio.NewWriterSize(w, writeBuffer)
+		lw.w, lw.flush = buf, buf.Flush
+	}
 	return lw, lw.write(b)
 }
 
 // write writes b and adds it to the checksum.
 func (w *Writer) write(b []byte) error {
-	w.sum.Bytes(b)
+	w.sum.bytes(b)
 	w.off += int64(len(b))
 	_, err := w.w.Write(b)
 	return err
@@ -49,7 +57,7 @@ func (w *Writer) write(b []byte) error {
 // Frame appends a frame as it is; dataCRC is that of its decoded page. Pages
 // come in ascending order.
 func (w *Writer) Frame(f Frame, dataCRC uint64) error {
-	w.sum.Page(f.Header(), dataCRC)
+	w.sum.Page(f, dataCRC)
 	err := w.index.add(Entry{Pgno: f.Pgno, Offset: w.off, Size: int64(len(f.Raw))})
 	if err != nil {
 		return fmt.Errorf("hold page index: %w", err)
@@ -78,8 +86,8 @@ func (w *Writer) Finish(post ltx.Checksum) (t ltx.Trailer, size int64, err error
 	if err != nil {
 		return t, 0, err
 	}
-	w.sum.Bytes(b[:ltx.TrailerChecksumOffset])
-	t.FileChecksum = w.sum.Checksum()
+	w.sum.bytes(b[:ltx.TrailerChecksumOffset])
+	t.FileChecksum = w.sum.checksum()
 	if err := t.Validate(w.header); err != nil {
 		return t, 0, fmt.Errorf("write trailer: %w", err)
 	}
@@ -89,7 +97,7 @@ func (w *Writer) Finish(post ltx.Checksum) (t ltx.Trailer, size int64, err error
 	if _, err := w.w.Write(b); err != nil {
 		return t, 0, err
 	}
-	return t, w.off + ltx.TrailerSize, w.w.Flush()
+	return t, w.off + ltx.TrailerSize, w.flush()
 }
 
 // Abort frees what the Writer holds; after Finish it does nothing.
@@ -112,14 +120,11 @@ func (s *spill) add(e Entry) error {
 		return nil
 	}
 	if s.file == nil {
-		f, err := os.CreateTemp(s.dir, "ltx-index-*.tmp")
+		f, err := tempfile.Open(s.dir, "ltx-index-*.tmp")
 		if err != nil {
 			return err
 		}
 		s.file = f
-		if err := os.Remove(f.Name()); err != nil {
-			return err
-		}
 	}
 	n, err := s.file.Write(s.mem)
 	s.size += int64(n)

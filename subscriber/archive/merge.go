@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/ltxstream/ltxstream/compactor"
+	"github.com/ltxstream/ltxstream/internal/tempfile"
 	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/subscriber"
 )
@@ -55,14 +56,8 @@ func (s *search) room(size int64) (base, error) {
 	if size <= inMemory {
 		return &memoryBase{}, nil
 	}
-	f, err := os.CreateTemp(s.dir, "ltx-base-*.tmp")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return fileBase{f}, nil
+	f, err := tempfile.Open(s.dir, "ltx-base-*.tmp")
+	return fileBase{f}, err
 }
 
 type memoryBase struct{ bytes.Buffer }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/testenv/oldltx"
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 	"github.com/ltxstream/ltxstream/testenv/workload"
 )
@@ -32,6 +33,9 @@ type Config struct {
 	// WAL makes page 1 say that the database is in WAL mode, as that of a
 	// replica does.
 	WAL bool
+	// Old says which pages of which file are as superfly/ltx before v0.5.2 wrote
+	// them (package oldltx), default none.
+	Old func(txid ltx.TXID, pgno uint32) bool
 }
 
 // History is a database and all that it ever was. Not for concurrent use.
@@ -171,6 +175,9 @@ func (h *History) encode(t testing.TB, hdr ltx.Header, pages []uint32) []byte {
 	}
 	if err := enc.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if h.cfg.Old != nil {
+		return oldltx.Rewrite(t, buf.Bytes(), func(pgno uint32) bool { return h.cfg.Old(hdr.MaxTXID, pgno) })
 	}
 	return buf.Bytes()
 }
