@@ -212,7 +212,7 @@ func (a *Archiver) lead(ctx context.Context, d Destination, str *stream.Stream, 
 			}
 		}
 		for _, db := range dbs {
-			if !known[db] {
+			if !known[db] && d.takes(db) {
 				known[db] = true
 				running.Go(func() { a.runLane(ctx, d, db, str, p) })
 			}
