@@ -27,7 +27,9 @@ func (s *source) litestream(t *testing.T, dest *target) {
 	put := func(level levels.Level, lo, hi ltx.TXID) {
 		var inputs []compactor.Input
 		for txid := lo; txid <= hi; txid++ {
-			inputs = append(inputs, compactor.Input{Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(s.h.File(txid))), nil }})
+			inputs = append(inputs, compactor.Input{Open: func(context.Context) (io.ReadCloser, error) {
+				return io.NopCloser(bytes.NewReader(s.h.File(txid))), nil
+			}})
 		}
 		var buf bytes.Buffer
 		m, err := compactor.Merge(t.Context(), &buf, inputs, compactor.MergeOptions{NoChecksums: true, Snapshot: level == levels.Snapshot})

@@ -40,7 +40,7 @@ type Config struct {
 
 // Fetched is what came.
 type Fetched struct {
-	Archive *levels.Archive // on Dir; level 0, and a snapshot where After was zero
+	Archive *levels.Archive // on Dir; level 0, and a snapshot where After had no checksum
 	Files   int
 	Bytes   int64
 	Last    ltx.Pos // position behind the last file, After when none came
