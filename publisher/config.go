@@ -49,8 +49,8 @@ type Config struct {
 	// the stream nor the state directory has a position, the first file is a full one
 	// with the TXID behind it. Where they have one and it is lower, Run ends with
 	// ErrAhead, and otherwise nothing changes. It is asked before anything is
-	// published; its error ends Run where there is no position, and is logged where
-	// there is. nil: no archive is continued.
+	// published; its error ends Run with ErrAfter where there is no position, and is
+	// logged where there is. nil: no archive is continued.
 	After func(context.Context) (ltx.TXID, error)
 
 	SoftWALLimit int64 // bytes; a WAL that nobody checkpoints is restarted at eight times that; default 4 MiB

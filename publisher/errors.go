@@ -22,13 +22,12 @@ var (
 	// ErrAhead: the archive that is to be continued (Config.After) ends beyond both
 	// the stream and the state directory, which have a position. See AheadError.
 	ErrAhead = errors.New("the archive to be continued is ahead of the stream")
+	// ErrAfter: Config.After failed, and its answer is needed.
+	ErrAfter = errors.New("the end of the archive to be continued is not known")
 	// ErrUnacknowledged: the context ended while files were in the spool that
 	// the stream has not acknowledged. The next run publishes them.
 	ErrUnacknowledged = errors.New("files in the spool were not acknowledged yet")
 )
-
-// errAfter says that Config.After failed where everything depends on it.
-var errAfter = errors.New("end of the archive to be continued")
 
 // AheadError says what is where. It is ErrAhead.
 type AheadError struct {

@@ -130,7 +130,7 @@ func (r *runner) after(ctx context.Context, isNew bool) (ltx.TXID, error) {
 	case ctx.Err() != nil:
 		return 0, err
 	case isNew:
-		return 0, fmt.Errorf("%w: %w", errAfter, err)
+		return 0, fmt.Errorf("%w: %w", ErrAfter, err)
 	}
 	r.cfg.Logger.Warn("the archive that was to be continued cannot be looked at, going on without", "err", err)
 	return 0, nil
