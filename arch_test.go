@@ -45,6 +45,10 @@ var imports = map[string][]string{
 	"internal/daemon":   {"wire"},
 	"internal/control":  {"wire", "internal/daemon"}, // the same statuses as the HTTP side
 
+	// what was before us
+	"internal/litestream":        {"objstore/levels", "compactor"}, // where an archive of Litestream's ends, and whether it still runs
+	"internal/litestream/config": {"wire"},                         // its configuration as ours
+
 	// roles
 	"publisher":  {"wire", "internal/capture", "internal/stream"},
 	"subscriber": {"wire", "internal/feed", "internal/stream", "replica"},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ltxstream/ltxstream/internal/stream"
+	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -46,7 +47,7 @@ func New(cfg Config) (*Archiver, error) {
 // Run archives until ctx ends: then it flushes what waits, bounded in time, and
 // returns nil. What is not flushed is still in the stream. It waits out whatever
 // passes or can be mended outside, a stream that does not exist yet too. Errors: a destination that cannot be listed
-// when it begins, a denied permission.
+// when it begins or is ErrFolder, a denied permission.
 func (a *Archiver) Run(ctx context.Context) error {
 	if err := a.begin(); err != nil {
 		return err
@@ -118,6 +119,10 @@ func (a *Archiver) openStream(ctx context.Context) (*stream.Stream, error) {
 	}
 }
 
+// ErrFolder says that a destination for any number of databases is the folder of
+// one, whose history would not be continued there.
+var ErrFolder = errors.New("it is itself the folder of one database, as Litestream's URLs are")
+
 // probe lists a little of each destination, so that a wrong name or credential
 // shows at once.
 func (a *Archiver) probe(ctx context.Context) error {
@@ -129,6 +134,16 @@ func (a *Archiver) probe(ctx context.Context) error {
 					return fmt.Errorf("open archive %s: %w", d.Archive, err)
 				}
 				break
+			}
+			if d.DB != "" {
+				return nil
+			}
+			has, err := d.Archive.Has(ctx, levels.Root)
+			if has {
+				err = ErrFolder
+			}
+			if err != nil {
+				return fmt.Errorf("open archive %s: %w", d.Archive, err)
 			}
 			return nil
 		})
@@ -212,7 +227,7 @@ func (a *Archiver) lead(ctx context.Context, d Destination, str *stream.Stream, 
 			}
 		}
 		for _, db := range dbs {
-			if !known[db] {
+			if !known[db] && d.takes(db) {
 				known[db] = true
 				running.Go(func() { a.runLane(ctx, d, db, str, p) })
 			}

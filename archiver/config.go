@@ -30,9 +30,24 @@ type Destination struct {
 	// wire.ParseDB), the same in every process that may write there.
 	Name    string
 	Archive *levels.Archive
+	// DB is the one database that goes there, its level folders at the archive's
+	// root (levels.Root), which is how Litestream lays out what it writes. "": every
+	// database, each in a folder of its name.
+	DB wire.DB
 	// NoChecksums leaves the database checksums out of the files, for readers
 	// that refuse them: Litestream 0.5.15 to 0.5.17.
 	NoChecksums bool
+}
+
+// takes reports whether a database goes there.
+func (d Destination) takes(db wire.DB) bool { return d.DB == "" || d.DB == db }
+
+// folder is the name of a database in the archive.
+func (d Destination) folder(db wire.DB) string {
+	if d.DB != "" {
+		return levels.Root
+	}
+	return string(db)
 }
 
 // Config of an Archiver. JS, Destinations and StageDir are required; zero values
@@ -41,7 +56,8 @@ type Config struct {
 	JS     jetstream.JetStream
 	Stream string    // default wire.DefaultStream
 	DBs    []wire.DB // empty: every database of the stream, new ones too
-	// Destinations get the same databases, each at its own pace.
+	// Destinations get the same databases, save those that are for one alone, each
+	// at its own pace.
 	Destinations []Destination
 	// StageDir holds what waits for the next flush: it must exist, and may be
 	// lost at any time. Each process needs its own.
@@ -89,6 +105,9 @@ func (c Config) withDefaults() (Config, error) {
 	for _, d := range c.Destinations {
 		if _, err := wire.ParseDB(d.Name); err != nil {
 			errs = append(errs, fmt.Errorf("destination: %w", err))
+		}
+		if _, err := wire.ParseDB(string(d.DB)); d.DB != "" && err != nil {
+			errs = append(errs, fmt.Errorf("destination %s: %w", d.Name, err))
 		}
 		if names[d.Name] {
 			errs = append(errs, fmt.Errorf("destination %s is given twice", d.Name))

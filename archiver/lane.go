@@ -170,7 +170,7 @@ func (l *lane) open(ctx context.Context) error {
 		return fmt.Errorf("make stage directory: %w", err)
 	}
 	comp, err := compactor.New(ctx, compactor.Config{
-		Archive: l.dest.Archive, DB: string(l.db), Schedule: l.cfg.Schedule, Policy: l.cfg.Policy,
+		Archive: l.dest.Archive, DB: l.dest.folder(l.db), Schedule: l.cfg.Schedule, Policy: l.cfg.Policy,
 		NoChecksums: l.dest.NoChecksums, SpillDir: l.dir, Logger: l.log, Metrics: l.cfg.Metrics.of(l),
 	})
 	if err != nil {
@@ -178,7 +178,7 @@ func (l *lane) open(ctx context.Context) error {
 	}
 	end := comp.End()
 	if end.Max > 0 {
-		post, err := compactor.PostOf(ctx, l.dest.Archive, string(l.db), end)
+		post, err := compactor.PostOf(ctx, l.dest.Archive, l.dest.folder(l.db), end)
 		if err != nil {
 			return fmt.Errorf("read the end of the archive: %w", err)
 		}
@@ -211,17 +211,38 @@ func (l *lane) openFeed() error {
 // seek goes to where the archive ends in the stream.
 func (l *lane) seek(ctx context.Context) error {
 	l.setState(StateSeeking)
-	if l.pos.TXID != 0 && l.pos.PostApplyChecksum == 0 {
-		l.broken = true // files without checksums continue nothing for sure
-		return errors.New("the newest file of the archive bears no database checksum, a whole file has to come first")
-	}
 	err := l.feed.Seek(ctx, l.pos, l.seq)
+	if err == nil {
+		err = l.checkForeign(ctx)
+	}
 	if err == nil {
 		l.sought = true
 		l.setState(StateArchiving)
 		return nil
 	}
 	return l.chain(ctx, err)
+}
+
+// errForeign says that a stream is not the one that continues the archive.
+var errForeign = errors.New("the stream is of another history, and nothing of it is archived here: start ltx-pub with --from-litestream so that it continues this archive, or archive to a place of its own")
+
+// checkForeign refuses a stream that ends at or before the end of an archive whose
+// newest file bears no database checksum: Litestream's, mostly. Behind such an end
+// the archive goes on with the next full file, which is there at once when ltx-pub
+// took the numbers over.
+func (l *lane) checkForeign(ctx context.Context) error {
+	if l.pos.TXID == 0 || l.pos.PostApplyChecksum != 0 {
+		return nil
+	}
+	head, err := l.feed.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if head.Data != nil && head.Data.Meta.Max <= l.pos.TXID {
+		return fmt.Errorf("archive ends at TXID %s without a checksum, the stream at %s: %w", l.pos.TXID, head.Data.Meta.Max, errForeign)
+	}
+	l.log.Info("the archive's newest file bears no database checksum, going on with the next full file", "archived", l.pos.TXID)
+	return nil
 }
 
 // chain sorts the errors of the feed: where the stream does not continue what is

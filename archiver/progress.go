@@ -112,7 +112,7 @@ func (p *progress) floor(db wire.DB, wanted []Destination) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, d := range wanted {
-		if _, ok := p.mu.records[progressKey(d.Name, db)]; !ok {
+		if _, ok := p.mu.records[progressKey(d.Name, db)]; !ok && d.takes(db) {
 			return 0
 		}
 	}

@@ -18,11 +18,12 @@ type Inventory struct {
 	files map[levels.Level][]levels.File // sorted by Min, then Max
 }
 
-// ReadInventory lists levels 1 to 9. Timestamps are known where the listing tells
+// ReadInventory lists all levels: nothing of ours is at level 0, but Litestream
+// leaves its newest files there. Timestamps are known where the listing tells
 // them.
 func ReadInventory(ctx context.Context, a *levels.Archive, db string) (*Inventory, error) {
 	inv := &Inventory{files: map[levels.Level][]levels.File{}}
-	for level := levels.First; level <= levels.Snapshot; level++ {
+	for level := levels.Stream; level <= levels.Snapshot; level++ {
 		for f, err := range a.Files(ctx, db, level, 0) {
 			if err != nil {
 				return nil, err
@@ -33,12 +34,16 @@ func ReadInventory(ctx context.Context, a *levels.Archive, db string) (*Inventor
 	return inv, nil
 }
 
-// stamp finds out the timestamps that are needed to go on: those of snapshots, and
-// of files below the level top that their next level does not cover yet.
+// stamp finds out the timestamps that are needed to go on: those of snapshots, of
+// the newest file, and of files below the level top that are to be merged still.
 func (inv *Inventory) stamp(ctx context.Context, a *levels.Archive, db string, top levels.Level) error {
+	end := inv.End()
+	toMerge := func(f levels.File) bool {
+		return f.Level >= levels.First && f.Level < top && f.Max > inv.Max(f.Level+1)
+	}
 	for level, files := range inv.files {
 		for i := range files {
-			if level != levels.Snapshot && (level >= top || files[i].Max <= inv.Max(level+1)) {
+			if level != levels.Snapshot && files[i] != end && !toMerge(files[i]) {
 				continue
 			}
 			f, err := a.Stamped(ctx, db, files[i])
@@ -99,13 +104,15 @@ func (inv *Inventory) Level(level levels.Level) []levels.File { return inv.files
 // Max is the last TXID of a level, 0: it has no files.
 func (inv *Inventory) Max(level levels.Level) ltx.TXID { return newest(inv.files[level]).Max }
 
-// End is the newest file of all: where the archive ends.
-func (inv *Inventory) End() levels.File {
-	first, snapshot := newest(inv.files[levels.First]), newest(inv.files[levels.Snapshot])
-	if snapshot.Max > first.Max {
-		return snapshot
+// End is the newest file of all: where the archive ends. It is one of level 0
+// where Litestream had not merged its newest files when it was stopped.
+func (inv *Inventory) End() (end levels.File) {
+	for _, level := range []levels.Level{levels.First, levels.Snapshot, levels.Stream} {
+		if f := newest(inv.files[level]); f.Max > end.Max {
+			end = f
+		}
 	}
-	return first
+	return end
 }
 
 // newest is the file that ends last: two writers can have made some that overlap.

@@ -152,7 +152,9 @@ func follows(prev, next ltx.Header) error {
 	if next.MinTXID > prev.MaxTXID+1 || next.MaxTXID <= prev.MaxTXID {
 		return fmt.Errorf("%w: %s-%s after TXID %s", ErrChain, next.MinTXID, next.MaxTXID, prev.MaxTXID)
 	}
-	if next.Timestamp < prev.Timestamp {
+	// Ours never go back. Litestream's do when its clock does, or while it makes a
+	// snapshot: one bears the time at which it was begun to be written.
+	if next.Timestamp < prev.Timestamp && !next.NoChecksum() && !prev.NoChecksum() {
 		return fmt.Errorf("%w: its timestamp is before that of the file before it", ErrChain)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/superfly/ltx"
 
@@ -208,6 +209,59 @@ func TestMergeWithoutChecksums(t *testing.T) {
 	theirs.Grow(t, 10)
 	if _, m = merge(t, MergeOptions{}, files(theirs, 1, 10)...); m.Post != h.Last().Pos.PostApplyChecksum || !m.Header.NoChecksum() {
 		t.Errorf("of files without checksums: %+v", m)
+	}
+}
+
+// TestMergeOfBoth: of files with checksums of the database and files without them,
+// in any order, the checksum of what comes out is right or absent, and the pages are
+// right.
+func TestMergeOfBoth(t *testing.T) {
+	t.Parallel()
+	ours, theirs := history.New(t, history.Config{Seed: 11}), history.New(t, history.Config{Seed: 11, NoChecksums: true})
+	ours.Grow(t, 9)
+	theirs.Grow(t, 9)
+	want := ours.Last().Pos.PostApplyChecksum
+	for _, c := range []struct {
+		order  string // who wrote the files, from the first on
+		absent bool   // the checksum in the file
+	}{{"ooooootto", false}, {"ottttttto", false}, {"ooooooott", true}, {"ttttttooo", true}, {"totototot", true}} {
+		var in [][]byte
+		for i, who := range c.order {
+			h := map[rune]*history.History{'o': ours, 't': theirs}[who]
+			in = append(in, h.File(ltx.TXID(i+1)))
+		}
+		got, m := merge(t, MergeOptions{}, in...)
+		if m.Header.NoChecksum() != c.absent || m.Trailer.PostApplyChecksum != 0 && m.Trailer.PostApplyChecksum != want || m.Post != want {
+			t.Errorf("%s: no checksums %t, %s, %s; want %s", c.order, m.Header.NoChecksum(), m.Trailer.PostApplyChecksum, m.Post, want)
+		}
+		if err := ours.Check(restored(t, got), 9); err != nil {
+			t.Errorf("%s: %v", c.order, err)
+		}
+		if _, m = merge(t, MergeOptions{Snapshot: true}, in...); m.Header.NoChecksum() || m.Trailer.PostApplyChecksum != want {
+			t.Errorf("%s, snapshot: %+v", c.order, m)
+		}
+		if _, m = merge(t, MergeOptions{}, in[2:]...); m.Trailer.PostApplyChecksum != 0 && (m.Trailer.PostApplyChecksum != want || m.Header.PreApplyChecksum != ours.State(2).Pos.PostApplyChecksum) {
+			t.Errorf("%s, from TXID 3 on: %+v", c.order, m)
+		}
+	}
+}
+
+// TestMergeWhenTheClockWentBack: Litestream's timestamps do, ours never.
+func TestMergeWhenTheClockWentBack(t *testing.T) {
+	t.Parallel()
+	for _, theirs := range []bool{false, true} {
+		h := history.New(t, history.Config{Seed: 12, NoChecksums: theirs})
+		h.Grow(t, 4)
+		h.Skip(-time.Hour)
+		h.Grow(t, 2)
+		var buf bytes.Buffer
+		m, err := Merge(t.Context(), &buf, inputsOf(files(h, 1, 6)...), MergeOptions{})
+		switch {
+		case !theirs && !errors.Is(err, ErrChain):
+			t.Errorf("ours: %v", err)
+		case theirs && (err != nil || !m.Timestamp().Equal(h.Last().Time)):
+			t.Errorf("theirs: %+v, %v", m, err)
+		}
 	}
 }
 

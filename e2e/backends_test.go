@@ -79,7 +79,10 @@ func azureArchive(t *testing.T) *levels.Archive {
 }
 
 func s3Archive(t *testing.T) *levels.Archive {
-	server := storage.StartVersityGW(t, "bucket")
+	return s3ArchiveOn(t, storage.StartVersityGW(t, "bucket"))
+}
+
+func s3ArchiveOn(t *testing.T, server *storage.VersityGW) *levels.Archive {
 	return byStore[*s3.Store](t, levels.Hex)(s3.New(t.Context(), s3.Config{
 		Bucket: "bucket", Prefix: "some/where", Endpoint: server.URL, Transport: transport(t),
 		AWS: &aws.Config{Region: s3.DefaultRegion, Credentials: credentials.NewStaticCredentialsProvider(server.AccessKey, server.SecretKey, "")},

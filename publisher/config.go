@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"github.com/ltxstream/ltxstream/internal/capture"
 	"github.com/ltxstream/ltxstream/wire"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/superfly/ltx"
 )
 
 // Notifier tells publishers that a database was written to. One serves all
@@ -41,6 +43,15 @@ type Config struct {
 	PerTransaction bool
 	// ForceReseed makes this database the truth, whatever the stream holds.
 	ForceReseed bool
+
+	// After tells the TXID at which an archive of this database ends that somebody
+	// else wrote, and that this publisher's transactions are to follow: where neither
+	// the stream nor the state directory has a position, the first file is a full one
+	// with the TXID behind it. Where they have one and it is lower, Run ends with
+	// ErrAhead, and otherwise nothing changes. It is asked before anything is
+	// published; its error ends Run with ErrAfter where there is no position, and is
+	// logged where there is. nil: no archive is continued.
+	After func(context.Context) (ltx.TXID, error)
 
 	SoftWALLimit int64 // bytes; a WAL that nobody checkpoints is restarted at eight times that; default 4 MiB
 	SpoolLimit   int64 // bytes of unacknowledged LTX files; default 4 GiB

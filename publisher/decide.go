@@ -21,9 +21,10 @@ const (
 	goOn   decision = iota // what follows plan.at is in the spool, or will be
 	reseed                 // a full file follows plan.at; the spool is dropped
 	prove                  // the database's checksum must be that of plan.at
+	refuse                 // an archive that is to be continued is ahead of both
 )
 
-func (d decision) String() string { return [...]string{"go on", "reseed", "prove"}[d] }
+func (d decision) String() string { return [...]string{"go on", "reseed", "prove", "refuse"}[d] }
 
 // plan is what to do before anything is published.
 type plan struct {
@@ -44,6 +45,16 @@ type tail struct {
 	// loose: the stream ends within a full file, so pos is where its writer
 	// was, which the stream itself need not have reached.
 	loose bool
+}
+
+// nothing is the checksum of a database without pages. It stands before a full
+// file behind the end of somebody else's archive, of which the checksum is not
+// known: the file applies to nothing.
+const nothing = ltx.Checksum(ltx.ChecksumFlag)
+
+// empty reports whether the stream holds no whole file.
+func (t tail) empty() bool {
+	return t.pos.TXID == 0 || t.pos.PostApplyChecksum == nothing
 }
 
 // tailOf reads the tail from a head. Parts of an unfinished file do not count:
@@ -77,6 +88,19 @@ type local struct {
 	time   time.Time                      // of the newest file when this run began; zero: none
 	known  func(ltx.TXID) (ltx.Pos, bool) // positions that the spool remembers
 	bases  []ltx.Pos                      // before each full file in the spool, ascending
+	after  ltx.TXID                       // where an archive ends that is to be continued; 0: none is
+}
+
+// new reports whether there is no position yet, here or in the stream.
+func (l local) new(t tail) bool { return t.empty() && l.pos.IsZero() }
+
+// end is the highest position of all, for numbers are never used twice.
+func (l local) end(t tail) ltx.Pos {
+	end := later(t.pos, l.pos)
+	if l.after > end.TXID {
+		return ltx.NewPos(l.after, nothing)
+	}
+	return end
 }
 
 // base returns the position before the first full file in the spool beyond
@@ -96,8 +120,10 @@ func decide(t tail, l local, force bool) plan {
 	known, ok := l.known(t.pos.TXID)
 	switch {
 	case force:
-		return plan{do: reseed, at: later(t.pos, l.pos)}
-	case t.pos.TXID == 0: // empty, purged, recreated, or its first file is unfinished
+		return plan{do: reseed, at: l.end(t)}
+	case !l.new(t) && l.after > max(t.pos.TXID, l.pos.TXID):
+		return plan{do: refuse}
+	case t.empty(): // purged, recreated, or its first file is unfinished
 		return span(t, l)
 	case t.loose && own:
 		return span(t, l)
@@ -119,7 +145,7 @@ func span(t tail, l local) plan {
 	if b, ok := l.base(t.pos.TXID); ok {
 		return plan{do: goOn, at: b}
 	}
-	return plan{do: reseed, at: later(t.pos, l.pos)}
+	return plan{do: reseed, at: l.end(t)}
 }
 
 // rolledBack reports whether a power loss explains that this very state

@@ -27,6 +27,9 @@ func TestDecide(t *testing.T) {
 	}
 	fresh := local{writer: "me", host: "here", known: func(ltx.TXID) (ltx.Pos, bool) { return ltx.Pos{}, false }}
 	with := func(t tail, f func(*tail)) tail { f(&t); return t }
+	behind := func(n int, l local) local { l.after = ltx.TXID(n); return l }
+	start := ltx.NewPos(20, nothing)
+	begins := tail{pos: start, writer: "you", loose: true}
 	old := func(t *tail) { t.time = t.time.Add(lossWindow + time.Second) }
 	loose := func(t *tail) { t.loose = true }
 
@@ -64,6 +67,19 @@ func TestDecide(t *testing.T) {
 		"forced":                           {theirs(12), here(5, 9), true, plan{do: reseed, at: at(12)}},
 		"forced, ahead":                    {theirs(7), here(5, 9), true, plan{do: reseed, at: at(9)}},
 		"forced, stream empty":             {tail{}, here(0, 9, ltx.Pos{}), true, plan{do: reseed, at: at(9)}},
+
+		"an archive, nothing here":              {tail{}, behind(20, fresh), false, plan{do: reseed, at: start}},
+		"an archive, its first file is kept":    {tail{}, behind(20, here(20, 21, start)), false, plan{do: goOn, at: start}},
+		"an archive, their file unfinished":     {begins, behind(20, fresh), false, plan{do: reseed, at: start}},
+		"… it went on since":                    {begins, behind(22, fresh), false, plan{do: reseed, at: ltx.NewPos(22, nothing)}},
+		"an archive, we are ahead":              {mine(29), behind(20, here(25, 29)), false, plan{do: goOn, at: at(29)}},
+		"an archive at our end":                 {mine(20), behind(20, here(15, 20)), false, plan{do: goOn, at: at(20)}},
+		"an archive ahead of both":              {mine(9), behind(20, here(5, 9)), false, plan{do: refuse}},
+		"an archive ahead, no state":            {theirs(9), behind(20, fresh), false, plan{do: refuse}},
+		"an archive ahead, stream gone":         {tail{}, behind(20, here(5, 9)), false, plan{do: refuse}},
+		"an archive ahead, the spool is not":    {mine(9), behind(20, here(5, 25)), false, plan{do: goOn, at: at(9)}},
+		"an archive ahead, forced":              {mine(9), behind(20, here(5, 9)), true, plan{do: reseed, at: start}},
+		"an archive, stream and state are gone": {tail{}, behind(29, fresh), false, plan{do: reseed, at: ltx.NewPos(29, nothing)}},
 	} {
 		if got := decide(c.t, c.l, c.force); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)

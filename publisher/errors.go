@@ -19,10 +19,29 @@ var (
 	// ErrDiverged: the database is not at the end of the stream, and nothing
 	// proves that it continues it. See DivergedError.
 	ErrDiverged = errors.New("database does not continue the stream")
+	// ErrAhead: the archive that is to be continued (Config.After) ends beyond both
+	// the stream and the state directory, which have a position. See AheadError.
+	ErrAhead = errors.New("the archive to be continued is ahead of the stream")
+	// ErrAfter: Config.After failed, and its answer is needed.
+	ErrAfter = errors.New("the end of the archive to be continued is not known")
 	// ErrUnacknowledged: the context ended while files were in the spool that
 	// the stream has not acknowledged. The next run publishes them.
 	ErrUnacknowledged = errors.New("files in the spool were not acknowledged yet")
 )
+
+// AheadError says what is where. It is ErrAhead.
+type AheadError struct {
+	DB                     wire.DB
+	Archive, Stream, Local ltx.TXID // Stream and Local: 0 where there is none
+}
+
+func (e *AheadError) Error() string {
+	return fmt.Sprintf("%s: %v: it ends at TXID %s, the stream at %s, the state directory at %s: they are two histories, and each would use the numbers of the other; "+
+		"nothing was published", e.DB, ErrAhead, e.Archive, e.Stream, e.Local)
+}
+
+// Is makes errors.Is(err, ErrAhead) true.
+func (e *AheadError) Is(target error) bool { return target == ErrAhead }
 
 // FencedError says who holds the claim. It is ErrFenced.
 type FencedError struct {

@@ -3,6 +3,7 @@ package publisher
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/ltxstream/ltxstream/internal/capture"
 	"github.com/ltxstream/ltxstream/internal/stream"
@@ -98,8 +99,15 @@ func (r *runner) follow(ctx context.Context, t tail) (ltx.Pos, error) {
 	if r.full != nil && t.pos.TXID <= r.full.TXID {
 		return *r.full, nil // decided before, and not published yet
 	}
-	p := decide(t, r.local(), r.cfg.ForceReseed && !r.obeyed)
+	l := r.local()
+	var err error
+	if l.after, err = r.after(ctx, l.new(t)); err != nil {
+		return ltx.Pos{}, err
+	}
+	p := decide(t, l, r.cfg.ForceReseed && !r.obeyed)
 	switch p.do {
+	case refuse:
+		return ltx.Pos{}, &AheadError{DB: r.cfg.DB, Archive: l.after, Stream: t.pos.TXID, Local: l.pos.TXID}
 	case goOn:
 		return p.at, r.goOn(t, p.at)
 	case prove:
@@ -107,6 +115,25 @@ func (r *runner) follow(ctx context.Context, t tail) (ltx.Pos, error) {
 	default:
 		return p.at, r.reseed(p.at)
 	}
+}
+
+// after asks where an archive ends that is to be continued. Where there is a
+// position to go on from, that it cannot be told holds up nothing.
+func (r *runner) after(ctx context.Context, isNew bool) (ltx.TXID, error) {
+	if r.cfg.After == nil || r.begun {
+		return 0, nil
+	}
+	after, err := r.cfg.After(ctx)
+	switch {
+	case err == nil:
+		return after, nil
+	case ctx.Err() != nil:
+		return 0, err
+	case isNew:
+		return 0, fmt.Errorf("%w: %w", ErrAfter, err)
+	}
+	r.cfg.Logger.Warn("the archive that was to be continued cannot be looked at, going on without", "err", err)
+	return 0, nil
 }
 
 func (r *runner) local() local {

@@ -59,7 +59,7 @@ func New(cfg Config) (*Publisher, error) {
 
 // Run publishes until ctx ends, and then what was committed by then: nil says
 // that all of it was acknowledged. It returns early with an error that does not
-// pass: ErrLocked, ErrFenced, ErrDiverged, a database that cannot be opened, a
+// pass: ErrLocked, ErrFenced, ErrDiverged, ErrAhead, ErrAfter, a database that cannot be opened, a
 // stream that could lose data, a denied permission. While NATS is away it goes
 // on capturing, and publishes in order on return.
 func (p *Publisher) Run(ctx context.Context) (err error) {

@@ -97,7 +97,7 @@ func newBackOff() *backoff.ExponentialBackOff {
 }
 
 func permanent(err error) bool {
-	if errors.Is(err, ErrFenced) || errors.Is(err, ErrDiverged) {
+	if errors.Is(err, ErrFenced) || errors.Is(err, ErrDiverged) || errors.Is(err, ErrAhead) || errors.Is(err, ErrAfter) {
 		return true
 	}
 	return stream.Classify(err) == stream.Permanent

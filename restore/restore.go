@@ -134,10 +134,16 @@ type Points struct{ First, Last ltx.TXID }
 func (c *Catalog) Stretches() (all []Points) {
 	sorted := sortedByMin(c.Files)
 	for _, base := range slices.Backward(bases(sorted, ltx.TXID(1<<64-1))) {
-		if len(all) > 0 && base.Max <= all[len(all)-1].Last {
+		n := len(all)
+		if n > 0 && base.Max <= all[n-1].Last {
 			continue
 		}
-		all = append(all, Points{First: base.Max, Last: last(follow(sorted, base, ltx.TXID(1<<64-1)))})
+		end := last(follow(sorted, base, ltx.TXID(1<<64-1)))
+		if n > 0 && base.Max == all[n-1].Last+1 { // the very next transaction, as a whole
+			all[n-1].Last = end
+			continue
+		}
+		all = append(all, Points{First: base.Max, Last: end})
 	}
 	return all
 }

@@ -394,6 +394,30 @@ func (s *vanishing) Get(ctx context.Context, key string, offset, size int64) (io
 
 // TestVerifyBesideRetention: files that are deleted while it looks are no damage;
 // a hole they leave is one.
+
+// TestVerifyContinued: files of Litestream's, its newest at level 0, continued by
+// the next transaction as a snapshot and by level 1 behind it, are one stretch.
+func TestVerifyContinued(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 14, NoChecksums: true}, 12)
+	m.put(t, levels.Snapshot, 1, 2)
+	m.put(t, levels.First, 1, 3)
+	m.put(t, levels.First, 4, 6)
+	for txid := ltx.TXID(5); txid <= 8; txid++ {
+		m.put(t, levels.Stream, txid, txid)
+	}
+	base := m.put(t, levels.Snapshot, 1, 9)
+	m.first(t, 10, 12)
+	execute(t, "verify", m.dir, dbName, "--read-data=full").want(t, 0, "11 files, 11 read whole, 0 problems", "from TXID 0000000000000002 to 000000000000000c\n")
+	for _, txid := range []ltx.TXID{6, 7, 8, 9, 12} {
+		m.restore(t, txid, "--txid="+txid.String())
+	}
+	if err := os.Remove(base); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, "verify", m.dir, dbName).want(t, 22, "behind TXID 0000000000000008", "cannot be restored")
+}
+
 func TestVerifyBesideRetention(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 
+	"github.com/ltxstream/ltxstream/archiver"
 	"github.com/ltxstream/ltxstream/compactor"
 	"github.com/ltxstream/ltxstream/internal/daemon"
 	"github.com/ltxstream/ltxstream/internal/feed"
@@ -33,6 +34,8 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, open.ErrURL):
 		return daemon.Exit(daemon.ExitUsage, err, "nothing was done")
+	case errors.Is(err, archiver.ErrFolder):
+		return daemon.Exit(daemon.ExitUsage, err, "nothing was written; --to NAME=URL continues what is there as database NAME; for other databases take another URL")
 	case errors.Is(err, restore.ErrOutputExists):
 		return daemon.Exit(daemon.ExitUsage, err, "nothing was changed; --force replaces it, or choose another output")
 	case errors.Is(err, restore.ErrOutputInUse):

@@ -114,6 +114,9 @@ func TestUsage(t *testing.T) {
 		"unknown flag":               {[]string{"--nope"}, "--nope"},
 		"no archive":                 {nil, "--to URL"},
 		"bad name":                   {[]string{"--to", dir, "a.b"}, `"a.b"`},
+		"bad name of a place":        {[]string{"--to", "a.b=" + dir}, `"a.b"`},
+		"place of an unnamed one":    {[]string{"--to", "log=" + dir, "app"}, "not among"},
+		"place without a URL":        {[]string{"--to", "log="}, "no URL"},
 		"two bad names":              {[]string{"--to", dir, "a.b", "c d"}, `"c d"`},
 		"bad duration":               {[]string{"--to", dir, "--flush=soon"}, "flush"},
 		"bad window":                 {[]string{"--to", dir, "--windows=5m,soon"}, "windows"},
@@ -192,6 +195,8 @@ func TestBadPlaces(t *testing.T) {
 		"restore of a missing database":  {[]string{"restore", empty, "app", out, "--no-stream"}, 10, `"app"`},
 		"run without a server":           {[]string{"--to", empty, "-s", free, "--connect-wait=0s"}, 1, "nothing answers"},
 		"run by configuration":           {[]string{"--config", config}, 1, "nothing answers"},
+		"run by lists":                   {[]string{"--config", file(t, "c.yaml", "to:\n  - \"app="+empty+"\"\nwindows:\n  - \"10m\"\n  - \"2h\"\nkeep-window: \"72h\"\nserver: "+free+"\nconnect-wait: 0s\n")}, 1, "nothing answers"},
+		"run by a list with a fault":     {[]string{"--config", file(t, "c.yaml", "to: ["+empty+"]\nwindows: [10m, soon]\n")}, 2, "windows"},
 		"nats archive without a server":  {[]string{"ls", "nats://bucket/x", "-s", free, "--connect-wait=0s"}, 1, "nothing answers"},
 		"restore without a server":       {[]string{"restore", empty, "app", out, "-s", free, "--connect-wait=0s"}, 1, "--no-stream"},
 	}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +26,7 @@ const databasesKey = "databases"
 type runCmd struct {
 	Names []string `arg:"" optional:"" name:"NAME" help:"Databases; without any, all of the stream, those that come later too."`
 
-	To     []string      `name:"to" placeholder:"URL" sep:"none" help:"Archive to write; may be given several times."`
+	To     []string      `name:"to" placeholder:"[NAME=]URL" sep:"none" help:"Archive to write, each database in a folder of its name; with NAME, the folder of that database alone, as Litestream's URLs are. May be given several times."`
 	Stream string        `name:"stream" default:"LTX" help:"JetStream stream."`
 	Flush  time.Duration `name:"flush" default:"10s" help:"How long a transaction waits at most until it is written."`
 
@@ -70,6 +70,10 @@ func (c *runCmd) Run(ctx context.Context, e *env) error {
 	if len(c.To) == 0 {
 		return daemon.Exit(daemon.ExitUsage, errors.New("no archive to write"), "nothing was done; name one with --to URL")
 	}
+	places, err := c.places(dbs)
+	if err != nil {
+		return err
+	}
 	schedule := compactor.Schedule{Windows: c.Windows, Snapshot: c.SnapshotInterval}
 	err = errors.Join(schedule.Validate(), c.policy().Validate())
 	if c.SnapshotInterval == 0 {
@@ -80,7 +84,7 @@ func (c *runCmd) Run(ctx context.Context, e *env) error {
 	}
 	link := &link{e: e}
 	defer link.close()
-	dests, closeAll, err := c.destinations(ctx, e, link)
+	dests, closeAll, err := c.destinations(ctx, e, link, places)
 	if err != nil {
 		return err
 	}
@@ -164,7 +168,22 @@ func (c *runCmd) stage() (dir string, cleanUp func() error, err error) {
 	return dir, func() error { return os.RemoveAll(dir) }, err
 }
 
-func (c *runCmd) destinations(ctx context.Context, e *env, l *link) (dests []archiver.Destination, closeAll func(), err error) {
+// places are where to write; what goes to a place of its own must be archived.
+func (c *runCmd) places(dbs []wire.DB) ([]daemon.Place, error) {
+	places, err := daemon.ParsePlaces("--to", c.To)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, p := range places {
+		if p.DB != "" && len(dbs) > 0 && !slices.Contains(dbs, p.DB) {
+			errs = append(errs, fmt.Errorf("--to %s=%s: %s is not among the databases named", p.DB, p.URL, p.DB))
+		}
+	}
+	return places, daemon.Exit(daemon.ExitUsage, errors.Join(errs...), "nothing was done")
+}
+
+func (c *runCmd) destinations(ctx context.Context, e *env, l *link, places []daemon.Place) (dests []archiver.Destination, closeAll func(), err error) {
 	closeAll = func() {
 		for _, d := range dests {
 			if err := d.Archive.Store().Close(); err != nil {
@@ -172,26 +191,15 @@ func (c *runCmd) destinations(ctx context.Context, e *env, l *link) (dests []arc
 			}
 		}
 	}
-	for _, url := range c.To {
-		a, err := e.archive(ctx, absolute(url), true, l.jetStream)
+	for _, p := range places {
+		a, err := e.archive(ctx, p.URL, true, l.jetStream)
 		if err != nil {
 			closeAll()
 			return nil, nil, err
 		}
-		dests = append(dests, archiver.Destination{Name: destName(a.String()), Archive: a, NoChecksums: c.Litestream})
+		dests = append(dests, archiver.Destination{Name: destName(a.String()), Archive: a, DB: p.DB, NoChecksums: c.Litestream})
 	}
 	return dests, closeAll, nil
-}
-
-// absolute makes the path of a directory independent of where we were started.
-func absolute(url string) string {
-	if strings.Contains(url, "://") {
-		return url
-	}
-	if abs, err := filepath.Abs(url); err == nil {
-		return abs
-	}
-	return url
 }
 
 // destName names a destination among all that are ever written from the stream:

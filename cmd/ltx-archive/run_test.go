@@ -312,6 +312,34 @@ func TestRunNames(t *testing.T) {
 	}
 }
 
+// TestRunIntoAFolder: a place with a name is that database's own folder, where no
+// other one goes, and which is not taken for the place of many afterwards.
+func TestRunIntoAFolder(t *testing.T) {
+	t.Parallel()
+	p := publish(t, "app")
+	other := publishOn(t, p.node, "app-2")
+	own, all := filepath.Join(t.TempDir(), "own"), t.TempDir()
+	proc, web := p.archive(t, "app="+own, "--to", all, "--flush=50ms")
+	second := other.commit(t)
+	reached(t, proc, web, "the other database", func(s archiver.Status) bool { return s.DB == "app-2" && s.Archived >= second.TXID })
+	pos := p.commit(t)
+	archived(t, proc, web, pos)
+	if code := proc.stop(); code != 0 {
+		t.Fatalf("code %d: %s", code, proc.text())
+	}
+	out := filepath.Join(t.TempDir(), "out.db")
+	execute(t, "restore", own, ".", out, "--no-stream").want(t, 0)
+	if sum := checksum(t, out); sum != pos.PostApplyChecksum {
+		t.Errorf("checksum %s, want %s", sum, pos)
+	}
+	entries, err := os.ReadDir(own)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "ltx" {
+		t.Errorf("%v, %v", entries, err)
+	}
+	execute(t, "ls", all).want(t, 0, "app: restorable", "app-2: restorable")
+	execute(t, "run", "--to", own, "-s", p.url).want(t, 2, "folder of one database", "--to NAME=URL")
+}
+
 // TestRunWaitsForAStream: until there is one it is alive and not ready.
 func TestRunWaitsForAStream(t *testing.T) {
 	t.Parallel()

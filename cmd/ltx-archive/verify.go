@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -251,7 +252,7 @@ func (v *verifier) chains(catalog *restore.Catalog) {
 			v.follows(files[i-1], files[i])
 		}
 	}
-	holes := v.holes(ofLevel[levels.First])
+	holes := v.holes(slices.Concat(ofLevel[levels.Stream], ofLevel[levels.First]), ofLevel[levels.Snapshot])
 	stretches := catalog.Stretches()
 	newest := catalog.Files[0].File
 	for _, f := range catalog.Files {
@@ -272,12 +273,18 @@ func (v *verifier) chains(catalog *restore.Catalog) {
 	}
 }
 
-// holes are where files of level 1 are missing: the points inside are lost, even
-// where a higher level leads across.
-func (v *verifier) holes(first []levels.File) (holes []points) {
+// holes are where files of level 1 (and of level 0, where Litestream left some)
+// are missing: the points inside are lost, even where a higher level leads across.
+// Where level 1 goes on behind a snapshot of the very next transaction none is.
+func (v *verifier) holes(first, snapshots []levels.File) (holes []points) {
+	slices.SortFunc(first, func(a, b levels.File) int { return cmp.Compare(a.Min, b.Min) })
 	var last ltx.TXID
 	for i, f := range first {
-		if i > 0 && f.Min > last+1 {
+		next := last + 1
+		if slices.ContainsFunc(snapshots, func(s levels.File) bool { return s.Max == next }) {
+			next++
+		}
+		if i > 0 && f.Min > next {
 			holes = append(holes, points{last, f.Min - 1})
 			v.found(f, true, "a file is missing before it: the points behind TXID %s and before %s cannot be restored", last, f.Min-1)
 		}

@@ -27,6 +27,8 @@ type cli struct {
 	Run    runCmd    `cmd:"" default:"withargs" help:"Publish databases (the default command)."`
 	Status statusCmd `cmd:"" help:"Show what running publishers do."`
 	Sync   syncCmd   `cmd:"" help:"Return once everything committed so far is acknowledged by the stream."`
+
+	ConfigCmd configCmd `cmd:"" name:"config" help:"Configurations of other tools."`
 }
 
 // env is what a subcommand works with.
@@ -35,6 +37,7 @@ type env struct {
 	config *daemon.ConfigFile // nil without --config
 	logger *slog.Logger
 	stdout io.Writer
+	stderr io.Writer
 }
 
 // run is the command: arguments in, exit code out.
@@ -56,5 +59,5 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 		return daemon.Report(stderr, command, err)
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	return daemon.Report(stderr, command, parsed.Run(&env{nats: c.Flags, config: parsed.Config, logger: logger, stdout: stdout}))
+	return daemon.Report(stderr, command, parsed.Run(&env{nats: c.Flags, config: parsed.Config, logger: logger, stdout: stdout, stderr: stderr}))
 }

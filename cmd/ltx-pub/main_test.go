@@ -84,10 +84,10 @@ func file(t *testing.T, name, text string) string {
 
 func TestHelp(t *testing.T) {
 	t.Setenv("COLUMNS", "100")
-	for _, verb := range []string{"", "run", "status", "sync"} {
+	for _, verb := range []string{"", "run", "status", "sync", "config import"} {
 		name, args := "help.txt", []string{"--help"}
 		if verb != "" {
-			name, args = "help-"+verb+".txt", []string{verb, "--help"}
+			name, args = "help-"+strings.ReplaceAll(verb, " ", "-")+".txt", append(strings.Fields(verb), "--help")
 		}
 		code, out, _ := execute(t, args...)
 		golden := filepath.Join("testdata", name)
@@ -132,6 +132,11 @@ func TestUsage(t *testing.T) {
 		"bad replicas":        {[]string{db, "--replicas=2"}, 2, "replicas"},
 		"bad level":           {[]string{db, "--log-level=loud"}, 2, "loud"},
 		"bad listen":          {[]string{db, "--embedded-listen=nowhere"}, 2, "nowhere"},
+		"origin, bad name":    {[]string{db, "--from-litestream=a.b=" + dir}, 2, `"a.b"`},
+		"origin of others":    {[]string{db, "--from-litestream=other=" + dir}, 2, "other="},
+		"origin twice":        {[]string{db, "--from-litestream=app=" + dir, "--from-litestream=app=" + dir}, 2, "twice"},
+		"two origins":         {[]string{db, "--from-litestream", dir, "--from-litestream", dir}, 2, "for all"},
+		"origin, no URL":      {[]string{db, "--from-litestream=app="}, 2, "no URL"},
 		"two servers":         {[]string{db, "--embedded", dir, "--server", "127.0.0.1:1"}, 2, "excludes"},
 		"reseed many":         {[]string{db, "b=" + file(t, "b.db", ""), "--force-reseed"}, 2, "--force-reseed"},
 		"reseed in config":    {[]string{"--config", file(t, "c.yaml", "force-reseed: true")}, 2, "force-reseed"},
@@ -148,6 +153,36 @@ func TestUsage(t *testing.T) {
 				t.Errorf("code %d, stdout %q, stderr %q; want code %d and %q", code, out, errs, tt.code, tt.text)
 			}
 		})
+	}
+}
+
+// TestConfigImport: both files are printed, or written, and understood.
+func TestConfigImport(t *testing.T) {
+	theirs := file(t, "litestream.yml", "dbs:\n- path: /nowhere/app.db\n  new: 1\n  replica: {url: s3://backups/app, secret-access-key: HIDDEN}\n")
+	code, out, errs := execute(t, "config", "import", theirs)
+	if code != 0 || !strings.Contains(out, "\n---\n") || !strings.Contains(errs, "dbs[0].new: not known") || !strings.Contains(errs, "AWS_SECRET_ACCESS_KEY") || strings.Contains(out+errs, "HIDDEN") {
+		t.Errorf("code %d, stdout %s, stderr %s", code, out, errs)
+	}
+	dir := t.TempDir()
+	if code, out, errs := execute(t, "config", "import", theirs, "--out", dir); code != 0 || out != "" {
+		t.Fatalf("code %d, stdout %s, stderr %s", code, out, errs)
+	}
+	if code, _, errs := execute(t, "run", "--config", filepath.Join(dir, "ltx-pub.yml")); code != 10 || !strings.Contains(errs, "/nowhere/app.db") {
+		t.Errorf("with what was written: code %d, %s", code, errs)
+	}
+	for name, tt := range map[string]struct {
+		code int
+		args []string
+	}{
+		"again":          {2, []string{theirs, "--out", dir}},
+		"no such file":   {10, []string{filepath.Join(dir, "absent.yml")}},
+		"not a mapping":  {2, []string{file(t, "x.yml", "- a")}},
+		"nothing in it":  {2, []string{file(t, "x.yml", "addr: x")}},
+		"no such folder": {1, []string{theirs, "--out", filepath.Join(dir, "absent")}},
+	} {
+		if code, out, errs := execute(t, append([]string{"config", "import"}, tt.args...)...); code != tt.code || out != "" || errs == "" {
+			t.Errorf("%s: code %d, stdout %q, stderr %q; want code %d", name, code, out, errs, tt.code)
+		}
 	}
 }
 

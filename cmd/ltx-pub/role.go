@@ -62,7 +62,7 @@ func ready(s publisher.Status, maxLag time.Duration) error {
 const openAtOnce = 32
 
 // newPublications makes the publishers; close ends what they share.
-func (c *runCmd) newPublications(js jetstream.JetStream, reg prometheus.Registerer, logger *slog.Logger, targets []daemon.Target) (pubs []*publication, closeAll func() error, err error) {
+func (c *runCmd) newPublications(js jetstream.JetStream, reg prometheus.Registerer, logger *slog.Logger, targets []daemon.Target, from origins) (pubs []*publication, closeAll func() error, err error) {
 	notifier, err := publisher.NewNotifier()
 	if err != nil {
 		return nil, nil, fmt.Errorf("watch files: %w", err)
@@ -72,7 +72,7 @@ func (c *runCmd) newPublications(js jetstream.JetStream, reg prometheus.Register
 		pub, err := publisher.New(publisher.Config{
 			JS: js, Stream: c.Stream, Replicas: c.Replicas, Retain: c.Retain, AcceptLossy: c.AcceptLossyStream,
 			DB: t.DB, Path: t.Path, StateDir: t.StateDir(),
-			PerTransaction: c.PerTransaction, ForceReseed: c.ForceReseed,
+			PerTransaction: c.PerTransaction, ForceReseed: c.ForceReseed, After: from.after(t, js, logger),
 			SoftWALLimit: int64(c.SoftWALLimit), SpoolLimit: int64(c.SpoolLimit),
 			SoleOwner: true, Notifier: notifier, Gate: gate, Metrics: metrics, Logger: logger,
 		})

@@ -32,6 +32,7 @@ type runCmd struct {
 	Retain            time.Duration `name:"retain" default:"24h" help:"Age limit of a stream that is created; 0 keeps everything until an archiver trims it."`
 	PerTransaction    bool          `name:"per-transaction" help:"One LTX file per SQLite transaction instead of one per group of them."`
 	ForceReseed       bool          `name:"force-reseed" env:"-" noconfig:"" help:"Make this database the truth although the stream's is not its past. One database, command line only."`
+	FromLitestream    []string      `name:"from-litestream" placeholder:"[NAME=]URL" sep:"none" help:"Continue the TXIDs of the archive that a Litestream, which is stopped, wrote of the database NAME to its folder URL; without NAME, of all databases, in folders of their names below URL, and a single one also at URL itself. Changes nothing once anything was published. May be given several times."`
 	AcceptLossyStream bool          `name:"accept-lossy-stream" help:"Use an existing stream whose limits may lose data."`
 	SoftWALLimit      daemon.Size   `name:"soft-wal-limit" placeholder:"SIZE" help:"A WAL that nobody checkpoints is restarted at eight times this size (default 4 MiB)."`
 	SpoolLimit        daemon.Size   `name:"spool-limit" placeholder:"SIZE" help:"Bytes of LTX files that wait on disk while NATS is away."`
@@ -44,11 +45,15 @@ func (c *runCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
+	from, err := parseOrigins(c.FromLitestream, targets)
+	if err != nil {
+		return err
+	}
 	conn, err := c.connect(ctx, e, targets[0])
 	if err != nil {
 		return err
 	}
-	err = c.publish(ctx, e, conn, targets)
+	err = c.publish(ctx, e, conn, targets, from)
 	return errors.Join(natsconn.Diagnose(conn.nc, err), conn.close())
 }
 
@@ -152,9 +157,9 @@ func (c *runCmd) embed(ctx context.Context, dir string, logger *slog.Logger) (*c
 	return &connection{nc: nc, js: js, server: srv}, nil
 }
 
-func (c *runCmd) publish(ctx context.Context, e *env, conn *connection, targets []daemon.Target) (err error) {
+func (c *runCmd) publish(ctx context.Context, e *env, conn *connection, targets []daemon.Target, from origins) (err error) {
 	registry := daemon.NewRegistry()
-	pubs, closeAll, err := c.newPublications(conn.js, registry, e.logger, targets)
+	pubs, closeAll, err := c.newPublications(conn.js, registry, e.logger, targets, from)
 	if err != nil {
 		return err
 	}

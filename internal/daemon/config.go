@@ -73,14 +73,22 @@ func (c *ConfigFile) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 	if _, nested := v.(map[string]any); nested {
 		return nil, fmt.Errorf("%s: key %q: want a single value", c.path, flag.Name)
 	}
-	return plain(v), nil
+	return plain(v, flag.Tag.Sep), nil
 }
 
-// plain makes a flag value of a YAML value; kong takes text for all of them.
-func plain(v any) any {
+// plain makes a flag value of a YAML value; kong takes text for all of them. Of a
+// list it is as on the command line, where the flag has a separator (-1: none).
+func plain(v any, sep rune) any {
 	switch v := v.(type) {
 	case []any:
-		return v
+		if sep == -1 {
+			return v
+		}
+		texts := make([]string, len(v))
+		for i, item := range v {
+			texts[i] = fmt.Sprint(item)
+		}
+		return strings.Join(texts, string(sep))
 	case nil:
 		return ""
 	default:

@@ -27,7 +27,8 @@ type Config struct {
 	Stream string // default wire.DefaultStream
 	DB     wire.DB
 	// After is where the archive ends: files behind it are fetched. Zero: all
-	// from the oldest full file of the stream on.
+	// from the oldest full file of the stream on; without a checksum, where
+	// Litestream wrote the end, all from the first full file behind it on.
 	After ltx.Pos
 	// Dir gets the files; it must exist and be empty.
 	Dir string
@@ -39,7 +40,7 @@ type Config struct {
 
 // Fetched is what came.
 type Fetched struct {
-	Archive *levels.Archive // on Dir; level 0, and a snapshot where After was zero
+	Archive *levels.Archive // on Dir; level 0, and a snapshot where After had no checksum
 	Files   int
 	Bytes   int64
 	Last    ltx.Pos // position behind the last file, After when none came
@@ -120,10 +121,11 @@ func (f *Fetched) add(ctx context.Context, cfg Config, file *feed.File) (enough 
 	if cfg.Enough != nil && cfg.Enough(m) {
 		return true, nil
 	}
-	if m.Full && m.PrePos() != f.Last && !f.Last.IsZero() {
+	fresh := f.Last.PostApplyChecksum == 0 // nothing that it could contradict
+	if m.Full && m.PrePos() != f.Last && !fresh {
 		return false, &feed.GapError{DB: cfg.DB, Want: f.Last.TXID + 1, Got: m.Min}
 	}
-	if m.Full && m.Min > 1 && f.Last.IsZero() {
+	if m.Full && m.Min > 1 && fresh {
 		err = f.addSnapshot(ctx, cfg, file)
 	} else {
 		_, err = f.Archive.Put(ctx, string(cfg.DB), levels.File{Level: levels.Stream, Min: m.Min, Max: m.Max, Timestamp: m.Timestamp}, file.Section(ctx), nil)

@@ -167,6 +167,29 @@ func TestWholeFromTheStream(t *testing.T) {
 	}
 }
 
+// TestBehindLitestream: an archive that ends without a checksum is followed by the
+// first full file, and not by the newest.
+func TestBehindLitestream(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 7)
+	w.h.Grow(t, 9)
+	w.publishFull(t)
+	w.publish(t, 2)
+	w.publishFull(t)
+	w.publish(t, 1)
+	f, err := w.fetch(t, ltx.NewPos(9, 0), nil)
+	if err != nil || f.Files != 5 || f.Last != w.at(14) {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	for _, txid := range []ltx.TXID{10, 11, 13, 14} {
+		path := filepath.Join(t.TempDir(), "out.db")
+		_, err := restore.Restore(t.Context(), restore.Config{Sources: []restore.Source{restore.Of(f.Archive, string(db))}, Target: restore.Target{TXID: txid}, Path: path})
+		if err := errors.Join(err, w.h.Check(path, txid)); err != nil {
+			t.Errorf("TXID %s: %v", txid, err)
+		}
+	}
+}
+
 // TestDoesNotContinue: what the stream lost, or of another history, is an error.
 func TestDoesNotContinue(t *testing.T) {
 	t.Parallel()

@@ -110,6 +110,17 @@ func (a *Archive) isLevelKey(rest string) bool {
 	return false
 }
 
+// Has reports whether the archive holds a file of a database: one request for
+// each level, up to the first that has some.
+func (a *Archive) Has(ctx context.Context, db string) (bool, error) {
+	for level := Snapshot; level >= Stream; level-- {
+		for _, err := range a.Files(ctx, db, level, 0) {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
 // Open reads size bytes of a file from offset on, to its end when size < 0. A
 // missing file is fs.ErrNotExist.
 func (a *Archive) Open(ctx context.Context, db string, f File, offset, size int64) (io.ReadCloser, error) {
