@@ -42,10 +42,18 @@ func (f File) IsBase() bool { return f.Min == 1 }
 
 func (f File) String() string { return fmt.Sprintf("level %d %s-%s", f.Level, f.Min, f.Max) }
 
+// Root is the name of the database whose level folders lie at the archive's URL
+// itself and not in a folder below it. Litestream's URLs name such places. It is
+// for reading: no stream has a database of that name.
+const Root = "."
+
 // CheckDB refuses what cannot be a database's name in an archive: it is one
-// segment of a key (see [objstore.CheckKey]). Names that others gave may have
-// characters that those of a stream have not.
+// segment of a key (see [objstore.CheckKey]), or Root. Names that others gave may
+// have characters that those of a stream have not.
 func CheckDB(name string) error {
+	if name == Root {
+		return nil
+	}
 	if err := objstore.CheckKey(name); err != nil {
 		return fmt.Errorf("database name %q: %w", name, err)
 	}
@@ -67,10 +75,14 @@ const (
 
 // folder is the key prefix of a level, with its final slash.
 func (l Layout) folder(db string, level Level) string {
-	if l == Hex {
-		return fmt.Sprintf("%s/%04x/", db, int(level))
+	above := db + "/"
+	if db == Root {
+		above = ""
 	}
-	return fmt.Sprintf("%s/ltx/%d/", db, int(level))
+	if l == Hex {
+		return fmt.Sprintf("%s%04x/", above, int(level))
+	}
+	return fmt.Sprintf("%sltx/%d/", above, int(level))
 }
 
 // parseKey reads the range out of a key below folder; ok is false for keys that
