@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +23,6 @@ import (
 	"github.com/ltxstream/ltxstream/objstore"
 	"github.com/ltxstream/ltxstream/objstore/dir"
 	"github.com/ltxstream/ltxstream/objstore/levels"
-	"github.com/ltxstream/ltxstream/restore"
 	"github.com/ltxstream/ltxstream/testenv/history"
 )
 
@@ -414,23 +414,81 @@ func TestVerifyBesideRetention(t *testing.T) {
 					t.Error(err)
 				}
 			}}, levels.Decimal)
-			catalog, err := restore.Read(t.Context(), restore.Of(a, dbName))
-			if err != nil {
-				t.Fatal(err)
-			}
 			share, err := parseShare("full")
 			if err != nil {
 				t.Fatal(err)
 			}
-			v := &verifier{a: a, db: dbName, share: share, ends: map[levels.File]ends{}}
-			if err := v.files(t.Context(), catalog, 1); err != nil {
+			v := newVerifier(a, dbName, share)
+			if _, err := v.verify(t.Context(), 1); err != nil {
 				t.Fatal(err)
 			}
-			v.chains(catalog)
 			if code := daemon.Code(v.verdict()); code != tt.code {
 				t.Errorf("code %d, want %d: %+v", code, tt.code, v.problems)
 			}
 		})
+	}
+}
+
+// uneven is a store whose listings lack a file the first time.
+type uneven struct {
+	objstore.Store
+	lacks string // a key
+	lists int
+}
+
+func (s *uneven) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
+	first := strings.HasPrefix(s.lacks, prefix)
+	if first {
+		s.lists++
+		first = s.lists == 1
+	}
+	return func(yield func(objstore.Info, error) bool) {
+		for info, err := range s.Store.List(ctx, prefix, after) {
+			if (!first || info.Key != s.lacks) && !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestVerifyBesideAWriter: a listing that has a file which was written while it
+// ran, and lacks the one written before it, shows no gap.
+func TestVerifyBesideAWriter(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 14}, 10)
+	m.first(t, 1, 10)
+	store := &uneven{Store: m.a.Store(), lacks: m.a.Key(dbName, levels.File{Level: levels.First, Min: 9, Max: 9})}
+	v := newVerifier(levels.New(store, levels.Decimal), dbName, func(string) bool { return true })
+	catalog, err := v.verify(t.Context(), 1)
+	if err := errors.Join(err, v.verdict()); err != nil {
+		t.Fatal(err)
+	}
+	if len(catalog.Files) != 10 || v.read(catalog) != 10 || store.lists != 2 {
+		t.Errorf("%d files, %d read, listed %d times", len(catalog.Files), v.read(catalog), store.lists)
+	}
+}
+
+// TestRoot: the folder of one database by itself, as Litestream's URLs name it.
+func TestRoot(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 15}, 10)
+	m.put(t, levels.Snapshot, 1, 4)
+	m.first(t, 1, 10)
+	folder, out := filepath.Join(m.dir, dbName), filepath.Join(t.TempDir(), "out.db")
+	execute(t, "ls", folder).want(t, 0, ".: restorable from TXID 0000000000000001 to 000000000000000a")
+	execute(t, "ls", folder, ".", "--files").want(t, 0, "000000000000000a")
+	execute(t, "verify", folder, ".", "--read-data=full").want(t, 0, "11 files, 11 read whole, 0 problems")
+	execute(t, "prune", folder, ".", "--dry-run").want(t, 0, "would delete 0 files")
+	execute(t, "restore", folder, ".", out, "--txid=0000000000000007").want(t, 0, "restored TXID 0000000000000007")
+	if err := m.h.Check(out, 7); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"ls"}, {"verify"}, {"prune"}, {"restore", "--force", out}, {"restore", "--force", "--no-stream", out}} {
+		args := append([]string{args[0], folder, "other"}, args[1:]...)
+		execute(t, args...).want(t, 10, `"other"`, `say "." for NAME`)
+	}
+	if got := execute(t, "ls", m.dir, "other").want(t, 10, "ltx-archive ls"); strings.Contains(got.stderr, `"."`) {
+		t.Errorf("there is none at this URL: %s", got.stderr)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/superfly/ltx"
 	"golang.org/x/sync/errgroup"
@@ -23,7 +24,7 @@ import (
 
 type verifyCmd struct {
 	URL         string `arg:"" name:"URL" help:"The archive."`
-	Name        string `arg:"" name:"NAME" help:"The database's name."`
+	Name        string `arg:"" name:"NAME" help:"The database's name; \".\" where URL is its folder itself."`
 	ReadData    string `name:"read-data" env:"-" noconfig:"" default:"none" placeholder:"SHARE" help:"Read whole files too: none, full, n/t (the n-th of t parts, one after the other on different days), or a random share such as 10%."`
 	Parallelism int    `name:"parallelism" default:"8" help:"Requests at a time."`
 	JSON        bool   `name:"json" env:"-" noconfig:"" help:"Print JSON."`
@@ -59,19 +60,13 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer closeAll()
-	catalog, err := restore.Read(ctx, restore.Of(a, c.Name))
+	v := newVerifier(a, c.Name, share)
+	catalog, err := v.verify(ctx, c.Parallelism)
 	if err != nil {
 		return err
 	}
-	if len(catalog.Files) == 0 {
-		return daemon.Exit(daemon.ExitNotFound, fmt.Errorf("archive %s has no files of database %q", a, c.Name), "see which databases there are: ltx-archive ls URL")
-	}
-	v := &verifier{a: a, db: c.Name, share: share, ends: map[levels.File]ends{}}
-	if err := v.files(ctx, catalog, c.Parallelism); err != nil {
-		return err
-	}
-	if len(catalog.Files) > 0 {
-		v.chains(catalog)
+	if catalog == nil {
+		return notFound(ctx, a, c.Name)
 	}
 	if c.JSON {
 		if err := daemon.PrintJSON(e.stdout, v.report(catalog)); err != nil {
@@ -85,7 +80,7 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 	for _, s := range catalog.Stretches() {
 		fmt.Fprintf(e.stdout, "%s: restorable from TXID %s to %s\n", c.Name, s.First, s.Last)
 	}
-	fmt.Fprintf(e.stdout, "%d files, %d read whole, %d problems\n", len(catalog.Files), v.read, len(v.problems))
+	fmt.Fprintf(e.stdout, "%d files, %d read whole, %d problems\n", len(catalog.Files), v.read(catalog), len(v.problems))
 	return v.verdict()
 }
 
@@ -120,10 +115,11 @@ func parseShare(text string) (share, error) {
 	}, nil
 }
 
-// ends are what header and trailer of a file say.
+// ends are what header and trailer of a file say; zero: it is damaged.
 type ends struct {
 	pre, post ltx.Checksum
 	pageSize  uint32
+	whole     bool // it was read whole
 }
 
 type verifier struct {
@@ -132,24 +128,61 @@ type verifier struct {
 	share share
 
 	mu       sync.Mutex
-	ends     map[levels.File]ends
-	read     int
-	gone     []levels.File // listed, and not there any more
+	ends     map[string]ends // by key, of what was looked at
+	gone     []levels.File   // listed, and not there any more
 	problems []problem
 }
+
+func newVerifier(a *levels.Archive, db string, share share) *verifier {
+	return &verifier{a: a, db: db, share: share, ends: map[string]ends{}}
+}
+
+// maxLooks bounds how often an archive that changes is listed again.
+const maxLooks = 10
+
+// verify looks at all files and at what leads from one to the next. What is
+// missed may be in a file that was written while it listed or looked: before it
+// says so it lists again, until nothing changes, and looks at what is new. No
+// files: nil.
+func (v *verifier) verify(ctx context.Context, parallelism int) (catalog *restore.Catalog, err error) {
+	var before []restore.File
+	for range maxLooks {
+		if catalog, err = restore.Read(ctx, restore.Of(v.a, v.db)); err != nil || len(catalog.Files) == 0 {
+			return nil, err
+		}
+		v.problems = slices.DeleteFunc(v.problems, func(p problem) bool { return p.chain })
+		if err := v.files(ctx, catalog, parallelism); err != nil {
+			return nil, err
+		}
+		if len(catalog.Files) > 0 && !v.chains(catalog) || slices.EqualFunc(before, catalog.Files, sameFile) {
+			break
+		}
+		before = catalog.Files
+	}
+	return catalog, nil
+}
+
+func sameFile(a, b restore.File) bool { return a.Level == b.Level && a.Min == b.Min && a.Max == b.Max }
 
 func (v *verifier) found(f levels.File, chain bool, format string, args ...any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.problems = append(v.problems, problem{Key: v.a.Key(v.db, f), Reason: fmt.Sprintf(format, args...), chain: chain})
+	if p := (problem{Key: v.a.Key(v.db, f), Reason: fmt.Sprintf(format, args...), chain: chain}); !slices.Contains(v.problems, p) {
+		v.problems = append(v.problems, p)
+	}
 }
 
-// files looks at each file by itself. What was deleted meanwhile, as retention
-// does, leaves the catalog: whether it is missed shows in the chains.
+// files looks at each file by itself that it has not seen. What was deleted
+// meanwhile, as retention does, leaves the catalog: whether it is missed shows in
+// the chains.
 func (v *verifier) files(parent context.Context, catalog *restore.Catalog, parallelism int) error {
+	v.gone = nil
 	g, ctx := errgroup.WithContext(parent)
 	g.SetLimit(max(parallelism, 1))
 	for _, f := range catalog.Files {
+		if _, seen := v.look(f.File); seen {
+			continue
+		}
 		g.Go(func() error {
 			err := v.file(ctx, f.File)
 			switch {
@@ -159,6 +192,7 @@ func (v *verifier) files(parent context.Context, catalog *restore.Catalog, paral
 				return nil
 			case damaged(err):
 				v.found(f.File, false, "%v", err)
+				v.keep(f.File, ends{})
 				return nil
 			}
 			return err
@@ -210,35 +244,63 @@ func (v *verifier) file(ctx context.Context, f levels.File) error {
 	if err != nil {
 		return err
 	}
-	v.timestamp(f, hdr)
-	e := ends{pre: hdr.PreApplyChecksum, post: t.PostApplyChecksum, pageSize: hdr.PageSize}
-	whole := v.share(v.a.Key(v.db, f))
-	if whole {
+	if err := v.timestamp(ctx, f, hdr); err != nil {
+		return err
+	}
+	e := ends{pre: hdr.PreApplyChecksum, post: t.PostApplyChecksum, pageSize: hdr.PageSize, whole: v.share(v.a.Key(v.db, f))}
+	if e.whole {
 		if _, err := compactor.Inspect(ctx, v.a, v.db, f); err != nil {
 			return err
 		}
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.ends[f] = e
-	if whole {
-		v.read++
-	}
+	v.keep(f, e)
 	return nil
 }
 
-// timestamp holds what the store says against the header.
-func (v *verifier) timestamp(f levels.File, hdr ltx.Header) {
-	if f.Timestamp.IsZero() {
-		return
-	}
-	if ms := hdr.Timestamp - f.Timestamp.UnixMilli(); ms < 0 || ms > f.Coarse.Milliseconds() {
-		v.found(f, false, "its metadata says %s, its header %s: restores by time follow the header", f.Timestamp.Format(ltx.RFC3339Milli), restore.TimeOf(hdr).Format(ltx.RFC3339Milli))
-	}
+func (v *verifier) keep(f levels.File, e ends) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.ends[v.a.Key(v.db, f)] = e
 }
 
-// chains looks at files that follow one another, and for what is missing.
-func (v *verifier) chains(catalog *restore.Catalog) {
+func (v *verifier) look(f levels.File) (e ends, seen bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e, seen = v.ends[v.a.Key(v.db, f)]
+	return e, seen
+}
+
+// read is how many files of a catalog were read whole.
+func (v *verifier) read(catalog *restore.Catalog) (n int) {
+	for _, f := range catalog.Files {
+		if e, _ := v.look(f.File); e.whole {
+			n++
+		}
+	}
+	return n
+}
+
+// timestamp holds what the store says against the header. Where they differ it
+// asks again: Litestream gives a file its name before its time.
+func (v *verifier) timestamp(ctx context.Context, f levels.File, hdr ltx.Header) error {
+	if agree(f.Timestamp, f.Coarse, hdr) {
+		return nil
+	}
+	info, err := v.a.Store().Stat(ctx, v.a.Key(v.db, f))
+	if err == nil && !agree(info.Timestamp, info.Coarse, hdr) {
+		v.found(f, false, "its metadata says %s, its header %s: restores by time follow the header", info.Timestamp.Format(ltx.RFC3339Milli), restore.TimeOf(hdr).Format(ltx.RFC3339Milli))
+	}
+	return err
+}
+
+func agree(t time.Time, coarse time.Duration, hdr ltx.Header) bool {
+	late := hdr.Timestamp - t.UnixMilli()
+	return t.IsZero() || late >= 0 && late <= coarse.Milliseconds()
+}
+
+// chains looks at files that follow one another, and for what is missing; found:
+// something is.
+func (v *verifier) chains(catalog *restore.Catalog) (found bool) {
 	ofLevel := map[levels.Level][]levels.File{}
 	for _, f := range catalog.Files {
 		ofLevel[f.Level] = append(ofLevel[f.Level], f.File)
@@ -270,6 +332,7 @@ func (v *verifier) chains(catalog *restore.Catalog) {
 			v.found(newest, true, "the points between TXID %s and %s cannot be restored", last, first)
 		}
 	}
+	return slices.ContainsFunc(v.problems, func(p problem) bool { return p.chain })
 }
 
 // holes are where files of level 1 are missing: the points inside are lost, even
@@ -292,10 +355,10 @@ func told(holes []points, last, first ltx.TXID) bool {
 }
 
 func (v *verifier) follows(prev, next levels.File) {
-	a, okA := v.ends[prev]
-	b, okB := v.ends[next]
+	a, _ := v.look(prev)
+	b, _ := v.look(next)
 	switch {
-	case !okA || !okB || next.Min != prev.Max+1:
+	case a.pageSize == 0 || b.pageSize == 0 || next.Min != prev.Max+1: // damaged, or not in a row
 	case a.pageSize != b.pageSize:
 		v.found(next, true, "page size %d after %d", b.pageSize, a.pageSize)
 	case a.post != 0 && b.pre != 0 && a.post != b.pre:
@@ -309,7 +372,7 @@ func (v *verifier) sorted() []problem {
 }
 
 func (v *verifier) report(catalog *restore.Catalog) report {
-	r := report{DB: v.db, Points: []points{}, Files: len(catalog.Files), Read: v.read, Problems: v.sorted()}
+	r := report{DB: v.db, Points: []points{}, Files: len(catalog.Files), Read: v.read(catalog), Problems: v.sorted()}
 	for _, s := range catalog.Stretches() {
 		r.Points = append(r.Points, points(s))
 	}
