@@ -13,6 +13,7 @@ import (
 
 	"github.com/ltxstream/ltxstream/internal/daemon"
 	"github.com/ltxstream/ltxstream/testenv"
+	"github.com/ltxstream/ltxstream/testenv/storage"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -20,6 +21,11 @@ var update = flag.Bool("update", false, "write the golden files")
 func TestMain(m *testing.M) {
 	for _, name := range []string{"NATS_URL", "NATS_CONTEXT", "NATS_CREDS", "NATS_USER", "NATS_PASSWORD", "NATS_TOKEN", "LTX_CONFIG", "STORAGE_EMULATOR_HOST", "AZURE_STORAGE_ACCOUNT"} {
 		os.Unsetenv(name)
+	}
+	for name, value := range map[string]string{ // of all storage servers that tests start
+		"AWS_ACCESS_KEY_ID": storage.VersityAccessKey, "AWS_SECRET_ACCESS_KEY": storage.VersitySecretKey, "AZURE_STORAGE_KEY": storage.AzureKey(),
+	} {
+		os.Setenv(name, value)
 	}
 	testenv.Main(m)
 }
