@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
 // Config of a [Restore]. Sources and Path are required.
@@ -149,14 +151,20 @@ func (r *restorer) tell(err error) {
 type Points struct{ First, Last ltx.TXID }
 
 // Stretches returns where every recorded point can be reached, in order. Between
-// two stretches files are missing.
+// two stretches files are missing: they were lost, or retention deleted them and
+// kept the snapshot before.
 func (c *Catalog) Stretches() (all []Points) {
 	sorted := sortedByMin(c.Files)
 	for _, base := range slices.Backward(bases(sorted, ltx.TXID(1<<64-1))) {
 		if len(all) > 0 && base.Max <= all[len(all)-1].Last {
 			continue
 		}
-		all = append(all, Points{First: base.Max, Last: last(follow(sorted, base, ltx.TXID(1<<64-1)))})
+		end := last(follow(sorted, base, ltx.TXID(1<<64-1)))
+		if len(all) > 0 && base.Level != levels.Snapshot { // merged from all that was recorded since TXID 1
+			all[len(all)-1].Last = end
+			continue
+		}
+		all = append(all, Points{First: base.Max, Last: end})
 	}
 	return all
 }

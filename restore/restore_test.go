@@ -575,10 +575,18 @@ func TestListingsAreNotOfOneMoment(t *testing.T) {
 
 func TestStretches(t *testing.T) {
 	t.Parallel()
-	c := &Catalog{Files: at("9:1-4", "1:5-6", "1:8-9", "9:1-12", "1:13-20", "9:1-16")}
-	want := []Points{{4, 6}, {12, 20}}
-	if got := c.Stretches(); !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
+	for _, tt := range []struct {
+		files []File
+		want  []Points
+	}{
+		{at("9:1-4", "1:5-6", "1:8-9", "9:1-12", "1:13-20", "9:1-16"), []Points{{4, 6}, {12, 20}}},
+		{at("9:1-1", "1:1-9", "1:10-12", "0:12-13"), []Points{{1, 13}}}, // Litestream snapshots TXID 1 first
+		{at("9:1-1", "9:1-9", "1:10-12"), []Points{{1, 1}, {9, 12}}},
+	} {
+		c := &Catalog{Files: tt.files}
+		if got := c.Stretches(); !slices.Equal(got, tt.want) {
+			t.Errorf("%v, want %v", got, tt.want)
+		}
 	}
 }
 

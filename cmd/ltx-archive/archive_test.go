@@ -429,6 +429,40 @@ func TestVerifyBesideRetention(t *testing.T) {
 	}
 }
 
+// TestVerifyAfterRetention: a snapshot that was kept without what followed it is
+// no gap; one whose followers are there in part is at the end of one.
+func TestVerifyAfterRetention(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 16}, 12)
+	for _, hi := range []ltx.TXID{2, 4, 8} {
+		m.put(t, levels.Snapshot, 1, hi)
+	}
+	m.put(t, levels.First, 7, 9) // the point at 8 rests on it too
+	m.first(t, 10, 12)
+	execute(t, "verify", m.dir, dbName).want(t, 0, "from TXID 0000000000000004 to 0000000000000004", "from TXID 0000000000000008 to 000000000000000c", " 0 problems")
+	m.first(t, 6, 6)
+	execute(t, "verify", m.dir, dbName).want(t, 22, "between TXID 0000000000000004 and 0000000000000008")
+}
+
+// TestVerifyWaitsForATimestamp: Litestream gives a file its name before its time.
+func TestVerifyWaitsForATimestamp(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 17}, 4)
+	path := m.put(t, levels.First, 1, 4)
+	if err := os.Chtimes(path, time.Time{}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	store := &vanishing{Store: m.a.Store(), do: func() { // after the listing
+		if err := os.Chtimes(path, time.Time{}, m.h.Last().Time); err != nil {
+			t.Error(err)
+		}
+	}}
+	v := newVerifier(levels.New(store, levels.Decimal), dbName, func(string) bool { return false })
+	if _, err := v.verify(t.Context(), 1); err != nil || v.verdict() != nil {
+		t.Error(err, v.verdict())
+	}
+}
+
 // uneven is a store whose listings lack a file the first time.
 type uneven struct {
 	objstore.Store

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -127,7 +128,8 @@ type verifier struct {
 	db    string
 	share share
 
-	mu       sync.Mutex
+	waited atomic.Bool // in vain, for a file to get its timestamp
+	mu           sync.Mutex
 	ends     map[string]ends // by key, of what was looked at
 	gone     []levels.File   // listed, and not there any more
 	problems []problem
@@ -280,22 +282,56 @@ func (v *verifier) read(catalog *restore.Catalog) (n int) {
 	return n
 }
 
-// timestamp holds what the store says against the header. Where they differ it
-// asks again: Litestream gives a file its name before its time.
+// timestamp holds what the store says against the header.
 func (v *verifier) timestamp(ctx context.Context, f levels.File, hdr ltx.Header) error {
-	if agree(f.Timestamp, f.Coarse, hdr) {
-		return nil
+	t := f.Timestamp
+	if !agree(t, f.Coarse, hdr) && !v.waited.Load() {
+		var err error
+		if t, err = v.settled(ctx, f, hdr); err != nil {
+			return err
+		}
 	}
-	info, err := v.a.Store().Stat(ctx, v.a.Key(v.db, f))
-	if err == nil && !agree(info.Timestamp, info.Coarse, hdr) {
-		v.found(f, false, "its metadata says %s, its header %s: restores by time follow the header", info.Timestamp.Format(ltx.RFC3339Milli), restore.TimeOf(hdr).Format(ltx.RFC3339Milli))
+	if !agree(t, f.Coarse, hdr) {
+		v.found(f, false, "its metadata says %s, its header %s: restores by time follow the header", t.Format(ltx.RFC3339Milli), restore.TimeOf(hdr).Format(ltx.RFC3339Milli))
 	}
-	return err
+	return nil
 }
 
 func agree(t time.Time, coarse time.Duration, hdr ltx.Header) bool {
 	late := hdr.Timestamp - t.UnixMilli()
 	return t.IsZero() || late >= 0 && late <= coarse.Milliseconds()
+}
+
+// In a directory Litestream gives a file its name before its time, with a sync
+// between them. Until then it has the time of its writing.
+const (
+	settleYoung = 10 * time.Second // a file of that age may get another time
+	settleTries = 20
+	settlePause = 100 * time.Millisecond
+)
+
+// settled asks for the timestamp of a file until it is that of the header, and
+// returns the last answer. It does so for two seconds at most, where the file is
+// young; once that was in vain nobody waits any more: the files were copied.
+func (v *verifier) settled(ctx context.Context, f levels.File, hdr ltx.Header) (time.Time, error) {
+	for try := 1; ; try++ {
+		info, err := v.a.Store().Stat(ctx, v.a.Key(v.db, f))
+		if err != nil || agree(info.Timestamp, info.Coarse, hdr) {
+			return info.Timestamp, err
+		}
+		if time.Since(info.Timestamp) > settleYoung || v.waited.Load() {
+			return info.Timestamp, nil
+		}
+		if try == settleTries {
+			v.waited.Store(true)
+			return info.Timestamp, nil
+		}
+		select {
+		case <-ctx.Done():
+			return time.Time{}, context.Cause(ctx)
+		case <-time.After(settlePause):
+		}
+	}
 }
 
 // chains looks at files that follow one another, and for what is missing; found:
@@ -328,7 +364,7 @@ func (v *verifier) chains(catalog *restore.Catalog) (found bool) {
 		v.found(newest, true, "it cannot be reached: the last point is TXID %s", stretches[n-1].Last)
 	}
 	for i := 1; i < len(stretches); i++ {
-		if last, first := stretches[i-1].Last, stretches[i].First; !told(holes, last, first) {
+		if last, first := stretches[i-1].Last, stretches[i].First; !told(holes, last, first) && pieces(catalog, last, first) {
 			v.found(newest, true, "the points between TXID %s and %s cannot be restored", last, first)
 		}
 	}
@@ -352,6 +388,12 @@ func (v *verifier) holes(first []levels.File) (holes []points) {
 // told reports whether a gap between two points is a hole that was found.
 func told(holes []points, last, first ltx.TXID) bool {
 	return slices.ContainsFunc(holes, func(h points) bool { return h.First <= first && h.Last >= last })
+}
+
+// pieces reports whether there is something of what lies between two points.
+// Where nothing is, retention kept the snapshot at the first and no more.
+func pieces(catalog *restore.Catalog, last, first ltx.TXID) bool {
+	return slices.ContainsFunc(catalog.Files, func(f restore.File) bool { return !f.IsBase() && f.Min > last && f.Max <= first })
 }
 
 func (v *verifier) follows(prev, next levels.File) {
