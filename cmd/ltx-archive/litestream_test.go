@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,10 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/objstore"
 	"github.com/ltxstream/ltxstream/objstore/levels"
+	natsobj "github.com/ltxstream/ltxstream/objstore/nats"
 	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/ltxstream/ltxstream/testenv/bank"
 	"github.com/ltxstream/ltxstream/testenv/child"
@@ -58,7 +61,7 @@ func newOurs(t *testing.T, pl *place, flags ...string) *ours {
 	}
 	t.Cleanup(func() { _ = o.teller.Close() })
 	o.p.commit(t) // so that the archiver need not look for databases again
-	o.proc, o.web = o.p.archive(t, pl.url(""), append([]string{"--flush=50ms", "--windows=300ms,1s", "--snapshot-interval=700ms"}, flags...)...)
+	o.proc, o.web = o.p.archive(t, pl.url("archive"), append([]string{"--flush=50ms", "--windows=300ms,1s", "--snapshot-interval=700ms"}, flags...)...)
 	return o
 }
 
@@ -67,35 +70,26 @@ func newOurs(t *testing.T, pl *place, flags ...string) *ours {
 func (o *ours) mirrorBucket(t *testing.T) {
 	t.Helper()
 	js := o.node.JetStream()
-	from, err := js.ObjectStore(t.Context(), "bucket")
-	if err != nil {
-		t.Fatal(err)
-	}
-	to, err := js.CreateObjectStore(t.Context(), jetstream.ObjectStoreConfig{Bucket: "alone"})
-	if err != nil {
+	from, errFrom := natsobj.New(t.Context(), natsobj.Config{JS: js, Bucket: "archive", Prefix: "app"})
+	to, errTo := natsobj.New(t.Context(), natsobj.Config{JS: js, Bucket: "alone"})
+	if err := errors.Join(errFrom, errTo); err != nil {
 		t.Fatal(err)
 	}
 	o.replica = func(string) (string, []string) { return o.node.URL() + "/alone", nil }
-	done := map[string]bool{}
 	o.mirror = func(t testing.TB) {
 		t.Helper()
-		objects, err := from.List(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, info := range objects {
-			if done[info.Name] {
-				continue
-			}
-			body, err := from.GetBytes(t.Context(), info.Name)
+		for info, err := range from.List(t.Context(), "", "") {
 			if err != nil {
 				t.Fatal(err)
 			}
-			meta := jetstream.ObjectMeta{Name: strings.TrimPrefix(info.Name, "app/"), Headers: info.Headers}
-			if _, err := to.Put(t.Context(), meta, strings.NewReader(string(body))); err != nil {
+			body, err := objstore.ReadAll(t.Context(), from, info.Key)
+			if err != nil {
 				t.Fatal(err)
 			}
-			done[info.Name] = true
+			_, err = to.Put(t.Context(), info.Key, bytes.NewReader(body), objstore.PutOptions{IfAbsent: true, Timestamp: info.Timestamp})
+			if err != nil && !errors.Is(err, fs.ErrExist) {
+				t.Fatal(err)
+			}
 		}
 	}
 }
@@ -122,7 +116,7 @@ func (o *ours) mark(t testing.TB) {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "out.db")
-	r := decode[result](t, o.execute(t, "restore", o.url(""), "app", out, "--no-stream", "--json", "--txid="+pt.pos.TXID.String()).want(t, 0))
+	r := decode[result](t, o.execute(t, "restore", o.url("archive"), "app", out, "--no-stream", "--json", "--txid="+pt.pos.TXID.String()).want(t, 0))
 	if pt.time = r.Timestamp; o.coarse { // Litestream sees whole seconds: what follows is of another one
 		next := pt.time.Truncate(time.Second).Add(time.Second)
 		pt.time = next.Add(-time.Millisecond)
@@ -140,7 +134,7 @@ func (o *ours) mark(t testing.TB) {
 func (o *ours) levelsOf(t testing.TB) map[levels.Level]int {
 	t.Helper()
 	n := map[levels.Level]int{}
-	for _, l := range decode[[]listing](t, o.execute(t, "ls", o.url(""), "app", "--json").want(t, 0))[0].Levels {
+	for _, l := range decode[[]listing](t, o.execute(t, "ls", o.url("archive"), "app", "--json").want(t, 0))[0].Levels {
 		n[l.Level] = l.Files
 	}
 	return n
@@ -150,7 +144,7 @@ func (o *ours) levelsOf(t testing.TB) map[levels.Level]int {
 func (o *ours) restoredBy(t testing.TB, v litestream.Version, flags ...string) (string, error) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out.db")
-	args := append(append([]string{"restore", "-integrity-check", "full", "-o", out}, flags...), o.litestream(t, "app")...)
+	args := append(append([]string{"restore", "-integrity-check", "full", "-o", out}, flags...), o.litestream(t, "archive/app")...)
 	_, err := v.Run(t, o.env, args...)
 	return out, err
 }
@@ -177,7 +171,7 @@ func (pt point) before() string { return pt.time.Add(time.Millisecond).Format(ti
 func (o *ours) follower(t testing.TB) (*child.Process, string) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "follow.db")
-	args := append([]string{"restore", "-f", "-follow-interval", "50ms", "-o", out}, o.litestream(t, "app")...)
+	args := append([]string{"restore", "-f", "-follow-interval", "50ms", "-o", out}, o.litestream(t, "archive/app")...)
 	return litestream.Current.Start(t, o.env, args...), out
 }
 
@@ -252,12 +246,12 @@ func (o *ours) listedBy(t testing.TB, v litestream.Version) {
 		Modified string `json:"timestamp"`
 	}
 	var theirs []row
-	out := "\n" + v.MustRun(t, o.env, append([]string{"ltx", "-level", "all", "-json"}, o.litestream(t, "app")...)...)
+	out := "\n" + v.MustRun(t, o.env, append([]string{"ltx", "-level", "all", "-json"}, o.litestream(t, "archive/app")...)...)
 	_, list, _ := strings.Cut(out, "\n[") // warnings are in front
 	if err := json.Unmarshal([]byte("["+list), &theirs); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
-	files := decode[[]listing](t, o.execute(t, "ls", o.url(""), "app", "--json", "--files").want(t, 0))[0].Files
+	files := decode[[]listing](t, o.execute(t, "ls", o.url("archive"), "app", "--json", "--files").want(t, 0))[0].Files
 	for _, f := range files {
 		if !slices.ContainsFunc(theirs, func(r row) bool {
 			return r.Level == int(f.Level) && r.Min == f.Min.String() && r.Max == f.Max.String() && r.Size == f.Size
@@ -314,12 +308,11 @@ func TestLitestreamSeesTheRootOfABucket(t *testing.T) {
 	v := litestream.Current
 	_ = v.Path(t)
 	pl := natsPlace(t)
-	root := pl.replica
 	o := newOurs(t, pl)
 	o.mark(t)
 	for _, more := range [][]string{nil, {"path: app"}} {
-		o.replica = func(folder string) (string, []string) { url, _ := root(folder); return url, more }
-		if out := v.MustRun(t, nil, append([]string{"ltx", "-level", "all"}, o.litestream(t, "app")...)...); strings.Contains(out, ".ltx") || strings.Count(out, "\n") > 1 {
+		o.replica = func(string) (string, []string) { return o.node.URL() + "/archive", more }
+		if out := v.MustRun(t, nil, append([]string{"ltx", "-level", "all"}, o.litestream(t, "archive/app")...)...); strings.Contains(out, ".ltx") || strings.Count(out, "\n") > 1 {
 			t.Errorf("%v: it finds files now: docs/litestream.md says that it does not:\n%s", more, out)
 		}
 		if _, err := o.restoredBy(t, v); err == nil {

@@ -21,13 +21,13 @@ type place struct {
 	// where a URL does not suffice.
 	replica func(folder string) (url string, more []string)
 	env     []string
-	// coarse: times are kept in whole seconds.
+	// coarse: Litestream sees some times there in whole seconds.
 	coarse bool
 	node   *testenv.Server // where the place is a NATS server
 }
 
 // url is that of a folder for ltx-archive.
-func (p *place) url(folder string) string { return strings.TrimSuffix(p.base+"/"+folder, "/") + p.query }
+func (p *place) url(folder string) string { return p.base + "/" + folder + p.query }
 
 // execute runs ltx-archive, which needs no stream.
 func (p *place) execute(t testing.TB, args ...string) outcome {
@@ -51,7 +51,10 @@ func (p *place) litestream(t testing.TB, folder string) []string {
 func (p *place) config(t testing.TB, folder, db string, lines ...string) string {
 	t.Helper()
 	url, more := p.replica(folder)
-	lines = append(lines, "dbs:", "- path: "+db, "  monitor-interval: 10ms", "  replica:", "    sync-interval: 20ms", "    url: "+url)
+	lines = append(lines, "dbs:", "- path: "+db, "  monitor-interval: 50ms", "  replica:", "    sync-interval: 50ms")
+	if url != "" {
+		more = append(more, "url: "+url)
+	}
 	for _, line := range more {
 		lines = append(lines, "    "+line)
 	}
@@ -69,6 +72,7 @@ func s3Place(t *testing.T) *place {
 		base: "s3://bucket/some/where", query: query,
 		replica: func(folder string) (string, []string) { return "s3://bucket/some/where/" + folder + query, nil },
 		env:     []string{"AWS_CA_BUNDLE="}, // with one it does not start, whatever the endpoint
+		coarse:  true,                       // it holds a time against when files were stored first
 	}
 }
 
@@ -108,15 +112,18 @@ func sftpPlace(t *testing.T) *place {
 	}}
 }
 
-// natsPlace is a bucket. Litestream keeps one database in it, at its root.
+// natsPlace is a server: its folders are buckets. Litestream keeps one database in
+// each, at its root.
 func natsPlace(t *testing.T) *place {
 	node := testenv.Node(t)
-	if _, err := node.JetStream().CreateObjectStore(t.Context(), jetstream.ObjectStoreConfig{Bucket: "bucket"}); err != nil {
-		t.Fatal(err)
+	for _, bucket := range []string{"archive", "alone", "live", "kept"} {
+		if _, err := node.JetStream().CreateObjectStore(t.Context(), jetstream.ObjectStoreConfig{Bucket: bucket}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return &place{
-		base: "nats://bucket", flags: []string{"-s", node.URL()}, node: node,
-		replica: func(string) (string, []string) { return node.URL() + "/bucket", nil },
+		base: "nats:/", flags: []string{"-s", node.URL()}, node: node,
+		replica: func(bucket string) (string, []string) { return node.URL() + "/" + bucket, nil },
 	}
 }
 
