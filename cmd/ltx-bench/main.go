@@ -42,6 +42,8 @@ type bench struct {
 	bulkMiB int
 	idle    int // databases
 	wal     time.Duration
+
+	litestream string // path of the program
 }
 
 type measurement struct {
@@ -53,11 +55,12 @@ func run(ctx context.Context, args []string) error {
 	b := &bench{}
 	flags := flag.NewFlagSet("ltx-bench", flag.ContinueOnError)
 	flags.StringVar(&b.bin, "bin", "bin", "directory of ltx-pub, ltx-sub and ltx-archive")
-	only := flags.String("run", ".", "measurements to run, a regular expression: lag, cost, wal, throughput, bulk, idle, archive, restore, compact")
+	only := flags.String("run", ".", "measurements to run, a regular expression: lag, cost, wal, throughput, bulk, idle, archive, restore, compact, litestream")
 	flags.DurationVar(&b.span, "span", 10*time.Second, "length of one measurement")
 	flags.IntVar(&b.rounds, "rounds", 5, "rounds of a paired comparison")
-	flags.IntVar(&b.bulkMiB, "bulk", 1024, "MiB of the bulk transaction")
+	flags.IntVar(&b.bulkMiB, "bulk", 1024, "MiB of the bulk transaction, and of the databases that are restored")
 	flags.IntVar(&b.idle, "idle", 1000, "idle databases")
+	flags.StringVar(&b.litestream, "litestream", ".servers/bin/litestream-v0.5.18", "path of Litestream, for the measurement litestream")
 	flags.DurationVar(&b.wal, "wal", 100*time.Second, "length of the saturation that must keep the WAL small")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -75,7 +78,7 @@ func run(ctx context.Context, args []string) error {
 	defer os.RemoveAll(b.dir)
 	fmt.Printf("%s, %s/%s, %d cores, %s\n", time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
 	var errs []error
-	for _, m := range []measurement{{"lag", lag}, {"cost", cost}, {"wal", walBound}, {"throughput", throughput}, {"bulk", bulkTransaction}, {"idle", idle}, {"archive", archiveLag}, {"restore", restoreSpeed}, {"compact", compaction}} {
+	for _, m := range []measurement{{"lag", lag}, {"cost", cost}, {"wal", walBound}, {"throughput", throughput}, {"bulk", bulkTransaction}, {"idle", idle}, {"archive", archiveLag}, {"restore", restoreSpeed}, {"compact", compaction}, {"litestream", besideLitestream}} {
 		if match.MatchString(m.name) && ctx.Err() == nil {
 			if err := m.run(ctx, b); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
