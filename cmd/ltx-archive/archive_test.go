@@ -50,17 +50,38 @@ func newMade(t testing.TB, cfg history.Config, n int) *made {
 // put archives a range at a level, and returns the path of the file.
 func (m *made) put(t testing.TB, level levels.Level, lo, hi ltx.TXID) string {
 	t.Helper()
-	var inputs []compactor.Input
+	return m.putWith(t, compactor.MergeOptions{}, level, lo, hi)
+}
+
+func (m *made) putWith(t testing.TB, o compactor.MergeOptions, level levels.Level, lo, hi ltx.TXID) string {
+	t.Helper()
+	f, _, err := compactor.Store(t.Context(), compactor.StoreConfig{Archive: m.a, DB: dbName, MergeOptions: o}, level, m.inputs(lo, hi), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.path(f)
+}
+
+func (m *made) inputs(lo, hi ltx.TXID) (inputs []compactor.Input) {
 	for txid := lo; txid <= hi; txid++ {
 		inputs = append(inputs, compactor.Input{Name: fmt.Sprint(txid), Open: func(context.Context) (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(m.h.File(txid))), nil
 		}})
 	}
-	f, _, err := compactor.Store(t.Context(), compactor.StoreConfig{Archive: m.a, DB: dbName}, level, inputs, 0)
+	return inputs
+}
+
+// putAsLitestream archives a range without any checksum of the database.
+func (m *made) putAsLitestream(t testing.TB, level levels.Level, lo, hi ltx.TXID) {
+	t.Helper()
+	var buf bytes.Buffer
+	merged, err := compactor.Merge(t.Context(), &buf, m.inputs(lo, hi), compactor.MergeOptions{NoChecksums: true})
+	if err == nil {
+		_, err = m.a.Put(t.Context(), dbName, levels.File{Level: level, Min: lo, Max: hi, Timestamp: merged.Timestamp()}, &buf, nil)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m.path(f)
 }
 
 func (m *made) path(f levels.File) string { return filepath.Join(m.dir, m.a.Key(dbName, f)) }
@@ -442,6 +463,22 @@ func TestVerifyAfterRetention(t *testing.T) {
 	execute(t, "verify", m.dir, dbName).want(t, 0, "from TXID 0000000000000004 to 0000000000000004", "from TXID 0000000000000008 to 000000000000000c", " 0 problems")
 	m.first(t, 6, 6)
 	execute(t, "verify", m.dir, dbName).want(t, 22, "between TXID 0000000000000004 and 0000000000000008")
+}
+
+// TestVerifyFindsStrangers: files without checksums are Litestream's, from before
+// ltx-archive went on at that place, or its own, which then are in the metadata;
+// else somebody writes there.
+func TestVerifyFindsStrangers(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 18}, 12)
+	m.putAsLitestream(t, levels.Snapshot, 1, 2)
+	m.putAsLitestream(t, levels.Stream, 3, 4)
+	m.put(t, levels.First, 5, 8)
+	m.putWith(t, compactor.MergeOptions{NoChecksums: true}, levels.First, 9, 10)
+	execute(t, "verify", m.dir, dbName, "--read-data=full").want(t, 0, "4 files", " 0 problems")
+	m.restore(t, 10)
+	m.putAsLitestream(t, levels.Stream, 11, 12)
+	execute(t, "verify", m.dir, dbName).want(t, 22, "0/000000000000000b-000000000000000c.ltx: it tells no checksum", "something else writes")
 }
 
 // TestVerifyWaitsForATimestamp: Litestream gives a file its name before its time.

@@ -22,6 +22,7 @@ import (
 	"github.com/ltxstream/ltxstream/testenv/bank"
 	"github.com/ltxstream/ltxstream/testenv/child"
 	"github.com/ltxstream/ltxstream/testenv/litestream"
+	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 )
 
 // point is a state of the primary that was archived, and a copy taken of it.
@@ -319,4 +320,33 @@ func TestLitestreamSeesTheRootOfABucket(t *testing.T) {
 			t.Errorf("%v: it restores now: docs/litestream.md says that it does not", more)
 		}
 	}
+}
+
+// TestLitestreamIntoOurs: its replicate takes a folder of ours for its own, and
+// counts from TXID 1 again. Nothing stops it; verify sees it.
+func TestLitestreamIntoOurs(t *testing.T) {
+	t.Parallel()
+	v := litestream.Current
+	_ = v.Path(t)
+	o := newOurs(t, directoryPlace(t))
+	for range 3 {
+		o.mark(t)
+	}
+	if code := o.proc.stop(); code != 0 {
+		t.Fatalf("code %d: %s", code, o.proc.text())
+	}
+	th := &theirs{place: o.place, v: v, db: filepath.Join(t.TempDir(), "other.db"), folder: "archive/app", above: o.url("archive"), name: "app"}
+	_, teller := testenv.Bank(t, th.db, sqlconn.WAL(), 2)
+	p := th.replicate(t)
+	testenv.Until(t, patience, "files of level 0", func() error {
+		if _, err := teller.Transfer(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := o.levelsOf(t)[levels.Stream]; n < 3 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	litestream.Stop(t, p)
+	o.execute(t, "verify", o.url("archive"), "app").want(t, 22, "something else writes to this place")
 }

@@ -61,6 +61,9 @@ func (v *verifier) verify(ctx context.Context, parallelism int) (catalog *restor
 		if len(catalog.Files) == 0 { // all of them are gone
 			continue
 		}
+		if err := v.strangers(ctx, catalog); err != nil {
+			return nil, err
+		}
 		if !v.chains(catalog) || slices.EqualFunc(before, catalog.Files, sameFile) {
 			break
 		}
@@ -274,6 +277,33 @@ func (v *verifier) chains(catalog *restore.Catalog) (found bool) {
 		}
 	}
 	return slices.ContainsFunc(v.problems, func(p problem) bool { return p.chain })
+}
+
+// strangers looks for files of another writer: those of ltx-archive tell the
+// checksum of the database, in the file or its metadata. Older ones without any may
+// be of Litestream, from before ltx-archive went on there. The first is enough.
+func (v *verifier) strangers(ctx context.Context, catalog *restore.Catalog) error {
+	var since ltx.TXID // the end of the first file with a checksum
+	for _, f := range catalog.Files {
+		if e, _ := v.look(f.File); e.post != 0 && (since == 0 || f.Max < since) {
+			since = f.Max
+		}
+	}
+	for _, f := range catalog.Files {
+		if e, _ := v.look(f.File); since == 0 || f.Min <= since || e.pageSize == 0 || e.post != 0 {
+			continue
+		}
+		post, err := compactor.PostOf(ctx, v.a, v.db, f.File)
+		switch {
+		case levels.IsGone(err):
+		case err != nil:
+			return err
+		case post == 0:
+			v.found(f.File, true, "it tells no checksum of the database, and files of older transactions do: something else writes to this place, Litestream for example")
+			return nil
+		}
+	}
+	return nil
 }
 
 // holes are where files of level 1 are missing: the points inside are lost, even
