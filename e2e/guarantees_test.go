@@ -9,26 +9,30 @@ import (
 	"testing"
 )
 
-// TestGuaranteesNameRealTests holds docs/guarantees.md and docs/traps.md against
-// the tests that they name.
+// TestGuaranteesNameRealTests holds the documents that name tests against those.
 func TestGuaranteesNameRealTests(t *testing.T) {
 	t.Parallel()
 	have := testsIn(t, "..")
-	named := namedIn(t, "../docs/guarantees.md")
-	for _, doc := range []map[string]bool{named, namedIn(t, "../docs/traps.md")} {
-		if len(doc) < 50 {
-			t.Errorf("only %d tests are named", len(doc))
+	named := map[string]bool{} // as guarantees
+	for doc, least := range map[string]int{"guarantees.md": 50, "traps.md": 50, "litestream.md": 10} {
+		tests := namedIn(t, "../docs/"+doc)
+		if len(tests) < least {
+			t.Errorf("only %d tests are named in %s", len(tests), doc)
 		}
-		for name := range doc {
+		for name := range tests {
 			if !have[name] {
-				t.Errorf("there is no test %s", name)
+				t.Errorf("%s: there is no test %s", doc, name)
 			}
+			named[name] = named[name] || doc != "traps.md"
 		}
 	}
 	for name := range have {
 		plain := name == "e2e.TestMain" || name == "e2e.TestReplicatesBankTransfers" || name == "e2e.TestGuaranteesNameRealTests"
 		if strings.HasPrefix(name, "e2e.") && !plain && !named[name] {
 			t.Errorf("%s holds no guarantee", name)
+		}
+		if strings.HasPrefix(name, "ltx-archive.") && strings.Contains(name, "Litestream") && !named[name] {
+			t.Errorf("docs/litestream.md does not name %s", name)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
 // Config of a [Restore]. Sources and Path are required.
@@ -33,7 +35,8 @@ const maxPlans = 20
 // Restore brings the database at a target to cfg.Path and returns the job that
 // did it. A file that turns out to be damaged is passed over where others lead
 // to the same point: an older snapshot and a longer chain. A file that vanished
-// since the listing (retention) makes it list again. Errors: [*PlanError],
+// since the listing (retention) makes it list again, and so does a gap: what is
+// written while it lists may be in the listing or not. Errors: [*PlanError],
 // [*TimeError], [*DamageError], [*ChainError], [*VerifyError], those of
 // [CheckOutput], ErrBusy, and those of the sources.
 func Restore(ctx context.Context, cfg Config) (*Job, error) {
@@ -59,13 +62,21 @@ type restorer struct {
 	bad     []File
 	damage  error // why the newest of bad is there
 	resumed bool  // a resumed output was wrong once
+
+	listed []File // by the last plan
+	gap    []File // the listing in which there was a gap last
+	gaps   int
 }
+
+// maxGaps bounds how often a gap makes it list again.
+const maxGaps = 3
 
 func (r *restorer) once(ctx context.Context) (*Job, error) {
 	catalog, err := Read(ctx, r.cfg.Sources...)
 	if err != nil {
 		return nil, err
 	}
+	r.listed = slices.Clone(catalog.Files)
 	to, err := catalog.Resolve(ctx, r.cfg.Target)
 	if err != nil {
 		return nil, err
@@ -112,11 +123,21 @@ func (r *restorer) learn(ctx context.Context, job *Job, err error) error {
 		r.tell(err)
 		return nil
 	}
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || r.mayClose(err) {
 		r.tell(err)
 		return nil
 	}
 	return err
+}
+
+// mayClose reports whether err is a gap that was not there the last time.
+func (r *restorer) mayClose(err error) bool {
+	plan, ok := errors.AsType[*PlanError](err)
+	if !ok || plan.Want == 0 || plan.Behind || plan.Inside || r.gaps == maxGaps || slices.EqualFunc(r.listed, r.gap, sameFile) {
+		return false
+	}
+	r.gap, r.gaps = r.listed, r.gaps+1
+	return true
 }
 
 func (r *restorer) tell(err error) {
@@ -130,7 +151,8 @@ func (r *restorer) tell(err error) {
 type Points struct{ First, Last ltx.TXID }
 
 // Stretches returns where every recorded point can be reached, in order. Between
-// two stretches files are missing.
+// two stretches files are missing: they were lost, or retention deleted them and
+// kept the snapshot before.
 func (c *Catalog) Stretches() (all []Points) {
 	sorted := sortedByMin(c.Files)
 	for _, base := range slices.Backward(bases(sorted, ltx.TXID(1<<64-1))) {
@@ -139,7 +161,8 @@ func (c *Catalog) Stretches() (all []Points) {
 			continue
 		}
 		end := last(follow(sorted, base, ltx.TXID(1<<64-1)))
-		if n > 0 && base.Max == all[n-1].Last+1 { // the very next transaction, as a whole
+		// The very next transaction, as a whole; or merged from all since TXID 1.
+		if n > 0 && (base.Max == all[n-1].Last+1 || base.Level != levels.Snapshot) {
 			all[n-1].Last = end
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +23,6 @@ import (
 	"github.com/ltxstream/ltxstream/objstore"
 	"github.com/ltxstream/ltxstream/objstore/dir"
 	"github.com/ltxstream/ltxstream/objstore/levels"
-	"github.com/ltxstream/ltxstream/restore"
 	"github.com/ltxstream/ltxstream/testenv/history"
 )
 
@@ -50,17 +50,38 @@ func newMade(t testing.TB, cfg history.Config, n int) *made {
 // put archives a range at a level, and returns the path of the file.
 func (m *made) put(t testing.TB, level levels.Level, lo, hi ltx.TXID) string {
 	t.Helper()
-	var inputs []compactor.Input
+	return m.putWith(t, compactor.MergeOptions{}, level, lo, hi)
+}
+
+func (m *made) putWith(t testing.TB, o compactor.MergeOptions, level levels.Level, lo, hi ltx.TXID) string {
+	t.Helper()
+	f, _, err := compactor.Store(t.Context(), compactor.StoreConfig{Archive: m.a, DB: dbName, MergeOptions: o}, level, m.inputs(lo, hi), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.path(f)
+}
+
+func (m *made) inputs(lo, hi ltx.TXID) (inputs []compactor.Input) {
 	for txid := lo; txid <= hi; txid++ {
 		inputs = append(inputs, compactor.Input{Name: fmt.Sprint(txid), Open: func(context.Context) (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(m.h.File(txid))), nil
 		}})
 	}
-	f, _, err := compactor.Store(t.Context(), compactor.StoreConfig{Archive: m.a, DB: dbName}, level, inputs, 0)
+	return inputs
+}
+
+// putAsLitestream archives a range without any checksum of the database.
+func (m *made) putAsLitestream(t testing.TB, level levels.Level, lo, hi ltx.TXID) {
+	t.Helper()
+	var buf bytes.Buffer
+	merged, err := compactor.Merge(t.Context(), &buf, m.inputs(lo, hi), compactor.MergeOptions{NoChecksums: true})
+	if err == nil {
+		_, err = m.a.Put(t.Context(), dbName, levels.File{Level: level, Min: lo, Max: hi, Timestamp: merged.Timestamp()}, &buf, nil)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m.path(f)
 }
 
 func (m *made) path(f levels.File) string { return filepath.Join(m.dir, m.a.Key(dbName, f)) }
@@ -438,23 +459,131 @@ func TestVerifyBesideRetention(t *testing.T) {
 					t.Error(err)
 				}
 			}}, levels.Decimal)
-			catalog, err := restore.Read(t.Context(), restore.Of(a, dbName))
-			if err != nil {
-				t.Fatal(err)
-			}
 			share, err := parseShare("full")
 			if err != nil {
 				t.Fatal(err)
 			}
-			v := &verifier{a: a, db: dbName, share: share, ends: map[levels.File]ends{}}
-			if err := v.files(t.Context(), catalog, 1); err != nil {
+			v := newVerifier(a, dbName, share)
+			if _, err := v.verify(t.Context(), 1); err != nil {
 				t.Fatal(err)
 			}
-			v.chains(catalog)
 			if code := daemon.Code(v.verdict()); code != tt.code {
 				t.Errorf("code %d, want %d: %+v", code, tt.code, v.problems)
 			}
 		})
+	}
+}
+
+// TestVerifyAfterRetention: a snapshot that was kept without what followed it is
+// no gap; one whose followers are there in part is at the end of one.
+func TestVerifyAfterRetention(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 16}, 12)
+	for _, hi := range []ltx.TXID{2, 4, 8} {
+		m.put(t, levels.Snapshot, 1, hi)
+	}
+	m.put(t, levels.First, 7, 9) // the point at 8 rests on it too
+	m.first(t, 10, 12)
+	execute(t, "verify", m.dir, dbName).want(t, 0, "from TXID 0000000000000004 to 0000000000000004", "from TXID 0000000000000008 to 000000000000000c", " 0 problems")
+	m.first(t, 6, 6)
+	execute(t, "verify", m.dir, dbName).want(t, 22, "between TXID 0000000000000004 and 0000000000000008")
+}
+
+// TestVerifyFindsStrangers: files without checksums are Litestream's, from before
+// ltx-archive went on at that place, or its own, which then are in the metadata;
+// else somebody writes there.
+func TestVerifyFindsStrangers(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 18}, 12)
+	m.putAsLitestream(t, levels.Snapshot, 1, 2)
+	m.putAsLitestream(t, levels.Stream, 3, 4)
+	m.put(t, levels.First, 5, 8)
+	m.putWith(t, compactor.MergeOptions{NoChecksums: true}, levels.First, 9, 10)
+	execute(t, "verify", m.dir, dbName, "--read-data=full").want(t, 0, "4 files", " 0 problems")
+	m.restore(t, 10)
+	m.putAsLitestream(t, levels.Stream, 11, 12)
+	execute(t, "verify", m.dir, dbName).want(t, 22, "0/000000000000000b-000000000000000c.ltx: it tells no checksum", "something else writes")
+}
+
+// TestVerifyWaitsForATimestamp: Litestream gives a file its name before its time.
+func TestVerifyWaitsForATimestamp(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 17}, 4)
+	path := m.put(t, levels.First, 1, 4)
+	if err := os.Chtimes(path, time.Time{}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	store := &vanishing{Store: m.a.Store(), do: func() { // after the listing
+		if err := os.Chtimes(path, time.Time{}, m.h.Last().Time); err != nil {
+			t.Error(err)
+		}
+	}}
+	v := newVerifier(levels.New(store, levels.Decimal), dbName, func(string) bool { return false })
+	if _, err := v.verify(t.Context(), 1); err != nil || v.verdict() != nil {
+		t.Error(err, v.verdict())
+	}
+}
+
+// uneven is a store whose listings lack a file the first time.
+type uneven struct {
+	objstore.Store
+	lacks string // a key
+	lists int
+}
+
+func (s *uneven) List(ctx context.Context, prefix, after string) iter.Seq2[objstore.Info, error] {
+	first := strings.HasPrefix(s.lacks, prefix)
+	if first {
+		s.lists++
+		first = s.lists == 1
+	}
+	return func(yield func(objstore.Info, error) bool) {
+		for info, err := range s.Store.List(ctx, prefix, after) {
+			if (!first || info.Key != s.lacks) && !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestVerifyBesideAWriter: a listing that has a file which was written while it
+// ran, and lacks the one written before it, shows no gap.
+func TestVerifyBesideAWriter(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 14}, 10)
+	m.first(t, 1, 10)
+	store := &uneven{Store: m.a.Store(), lacks: m.a.Key(dbName, levels.File{Level: levels.First, Min: 9, Max: 9})}
+	v := newVerifier(levels.New(store, levels.Decimal), dbName, func(string) bool { return true })
+	catalog, err := v.verify(t.Context(), 1)
+	if err := errors.Join(err, v.verdict()); err != nil {
+		t.Fatal(err)
+	}
+	if len(catalog.Files) != 10 || v.read(catalog) != 10 || store.lists != 2 {
+		t.Errorf("%d files, %d read, listed %d times", len(catalog.Files), v.read(catalog), store.lists)
+	}
+}
+
+// TestRoot: the folder of one database by itself, as Litestream's URLs name it.
+func TestRoot(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 15}, 10)
+	m.put(t, levels.Snapshot, 1, 4)
+	m.first(t, 1, 10)
+	folder, out := filepath.Join(m.dir, dbName), filepath.Join(t.TempDir(), "out.db")
+	execute(t, "ls", folder).want(t, 0, ".: restorable from TXID 0000000000000001 to 000000000000000a")
+	execute(t, "ls", folder, ".", "--files").want(t, 0, "000000000000000a")
+	execute(t, "verify", folder, ".", "--read-data=full").want(t, 0, "11 files, 11 read whole, 0 problems")
+	execute(t, "prune", folder, ".", "--dry-run").want(t, 0, "would delete 0 files")
+	execute(t, "restore", folder, ".", out, "--txid=0000000000000007").want(t, 0, "restored TXID 0000000000000007")
+	if err := m.h.Check(out, 7); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"ls"}, {"verify"}, {"prune"}, {"restore", "--force", out}, {"restore", "--force", "--no-stream", out}} {
+		args := append([]string{args[0], folder, "other"}, args[1:]...)
+		execute(t, args...).want(t, 10, `"other"`, `say "." for NAME`)
+	}
+	if got := execute(t, "ls", m.dir, "other").want(t, 10, "ltx-archive ls"); strings.Contains(got.stderr, `"."`) {
+		t.Errorf("there is none at this URL: %s", got.stderr)
 	}
 }
 

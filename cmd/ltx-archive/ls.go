@@ -14,7 +14,7 @@ import (
 
 type lsCmd struct {
 	URL   string `arg:"" name:"URL" help:"The archive."`
-	Name  string `arg:"" optional:"" name:"NAME" help:"One database; without it all of them."`
+	Name  string `arg:"" optional:"" name:"NAME" help:"One database, \".\" where URL is its folder itself; without it all of them."`
 	Files bool   `name:"files" env:"-" noconfig:"" help:"List every file."`
 	JSON  bool   `name:"json" env:"-" noconfig:"" help:"Print JSON."`
 }
@@ -84,7 +84,7 @@ func (c *lsCmd) Run(ctx context.Context, e *env) error {
 		}
 	}
 	if c.Name != "" && len(all[0].Levels) == 0 {
-		return daemon.Exit(daemon.ExitNotFound, fmt.Errorf("archive %s has no files of database %q", a, c.Name), "see which databases there are: ltx-archive ls URL")
+		return notFound(ctx, a, c.Name)
 	}
 	if c.JSON {
 		return daemon.PrintJSON(e.stdout, all)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -71,6 +72,16 @@ func run(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writ
 // checkName refuses what is no database's name in any archive.
 func checkName(name string) error {
 	return daemon.Exit(daemon.ExitUsage, levels.CheckDB(name), "nothing was done; see which databases there are: ltx-archive ls URL")
+}
+
+// notFound says that an archive has nothing of a database, and how it is called
+// if the URL names its folder, as Litestream's do.
+func notFound(ctx context.Context, a *levels.Archive, name string) error {
+	hint := "see which databases there are: ltx-archive ls URL"
+	if root, err := a.Has(ctx, levels.Root); err == nil && root {
+		hint = "the URL is the folder of a database itself: say \".\" for NAME"
+	}
+	return daemon.Exit(daemon.ExitNotFound, fmt.Errorf("archive %s has no files of database %q", a, name), hint)
 }
 
 // archive opens the archive at a URL. connect is used for nats:// URLs alone.

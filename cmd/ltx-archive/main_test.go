@@ -13,6 +13,7 @@ import (
 
 	"github.com/ltxstream/ltxstream/internal/daemon"
 	"github.com/ltxstream/ltxstream/testenv"
+	"github.com/ltxstream/ltxstream/testenv/storage"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -20,6 +21,11 @@ var update = flag.Bool("update", false, "write the golden files")
 func TestMain(m *testing.M) {
 	for _, name := range []string{"NATS_URL", "NATS_CONTEXT", "NATS_CREDS", "NATS_USER", "NATS_PASSWORD", "NATS_TOKEN", "LTX_CONFIG", "STORAGE_EMULATOR_HOST", "AZURE_STORAGE_ACCOUNT"} {
 		os.Unsetenv(name)
+	}
+	for name, value := range map[string]string{ // of all storage servers that tests start
+		"AWS_ACCESS_KEY_ID": storage.VersityAccessKey, "AWS_SECRET_ACCESS_KEY": storage.VersitySecretKey, "AZURE_STORAGE_KEY": storage.AzureKey(),
+	} {
+		os.Setenv(name, value)
 	}
 	testenv.Main(m)
 }
@@ -125,7 +131,8 @@ func TestUsage(t *testing.T) {
 		"restore flag in file":       {[]string{"--config", file(t, "c.yaml", "force: true")}, "force"},
 		"restore of nothing":         {[]string{"restore"}, "URL"},
 		"restore without output":     {[]string{"restore", dir, "app"}, "OUTPUT"},
-		"restore of a bad name":      {[]string{"restore", dir, "a.b", out}, `"a.b"`},
+		"restore of a bad name":      {[]string{"restore", dir, "a b", out}, `"a b"`},
+		"run of a URL's own folder":  {[]string{"--to", dir, "."}, `"."`},
 		"restore by two targets":     {[]string{"restore", dir, "app", out, "--txid=0000000000000001", "--timestamp=2026-01-01"}, "together"},
 		"restore of TXID zero":       {[]string{"restore", dir, "app", out, "--txid=0000000000000000"}, "not zero"},
 		"restore of a short TXID":    {[]string{"restore", dir, "app", out, "--txid=12"}, "16 hex digits"},

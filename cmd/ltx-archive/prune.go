@@ -16,7 +16,7 @@ import (
 
 type pruneCmd struct {
 	URL    string `arg:"" name:"URL" help:"The archive."`
-	Name   string `arg:"" name:"NAME" help:"The database's name."`
+	Name   string `arg:"" name:"NAME" help:"The database's name; \".\" where URL is its folder itself."`
 	DryRun bool   `name:"dry-run" env:"-" noconfig:"" help:"Show what would be deleted."`
 	JSON   bool   `name:"json" env:"-" noconfig:"" help:"Print JSON."`
 	keepFlags
@@ -51,7 +51,7 @@ func (c *pruneCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	if comp.End().Max == 0 {
-		return daemon.Exit(daemon.ExitNotFound, fmt.Errorf("archive %s has no files of database %q", a, c.Name), "see which databases there are: ltx-archive ls URL")
+		return notFound(ctx, a, c.Name)
 	}
 	now := time.Now()
 	verdict := compactor.Keep(comp.Inventory(), c.policy(), now)

@@ -22,12 +22,12 @@ import (
 
 type restoreCmd struct {
 	URL    string `arg:"" name:"URL" help:"The archive."`
-	Name   string `arg:"" name:"NAME" help:"The database's name."`
+	Name   string `arg:"" name:"NAME" help:"The database's name; \".\" where URL is its folder itself, as Litestream's are."`
 	Output string `arg:"" name:"OUTPUT" help:"Path of the database to make."`
 
 	Timestamp string `name:"timestamp" env:"-" noconfig:"" placeholder:"TIME" xor:"target" help:"Restore the last point at or before this time: RFC 3339, a local date and time, or \"10 minutes ago\"."`
 	TXID      string `name:"txid" env:"-" noconfig:"" xor:"target" help:"Restore exactly this transaction, 16 hex digits."`
-	NoStream  bool   `name:"no-stream" env:"-" noconfig:"" help:"Take the archive alone, not the newest transactions that are still in the stream only."`
+	NoStream  bool   `name:"no-stream" env:"-" noconfig:"" help:"Take the archive alone, not the newest transactions that are still in the stream only. So it is for names that no stream can have, such as app.db."`
 	Stream    string `name:"stream" default:"LTX" help:"JetStream stream."`
 
 	DryRun      bool   `name:"dry-run" env:"-" noconfig:"" help:"Show which files would be read, how many bytes, how many requests."`
@@ -81,16 +81,16 @@ func (c *restoreCmd) Run(ctx context.Context, e *env) error {
 		return c.print(e, plan, sources)
 	}
 	if err != nil {
-		return c.explain(ctx, err)
+		return c.explain(ctx, a, err)
 	}
 	return c.print(e, job, sources)
 }
 
 var errDryRun = errors.New("dry run")
 
-func (c *restoreCmd) explain(ctx context.Context, err error) error {
+func (c *restoreCmd) explain(ctx context.Context, a *levels.Archive, err error) error {
 	if plan, ok := errors.AsType[*restore.PlanError](err); ok && plan.Want == 0 {
-		err = daemon.Exit(daemon.ExitNotFound, fmt.Errorf("nothing of database %q was found: %w", c.Name, err), "no output was made; see which databases there are: ltx-archive ls URL")
+		err = notFound(ctx, a, c.Name)
 	}
 	if ctx.Err() != nil {
 		return daemon.Exit(daemon.ExitInterrupted, err, "what was fetched is kept beside OUTPUT under a hidden name; the same command goes on there")
@@ -99,10 +99,9 @@ func (c *restoreCmd) explain(ctx context.Context, err error) error {
 }
 
 func (c *restoreCmd) parse(now time.Time) (db wire.DB, target restore.Target, err error) {
-	if db = wire.DB(c.Name); c.NoStream {
-		err = levels.CheckDB(c.Name) // others name databases in other ways
-	} else {
-		db, err = wire.ParseDB(c.Name)
+	db, err = wire.DB(c.Name), levels.CheckDB(c.Name)
+	if _, none := wire.ParseDB(c.Name); none != nil {
+		c.NoStream = true // others name databases in other ways
 	}
 	if err == nil && c.TXID != "" {
 		if target.TXID, err = ltx.ParseTXID(c.TXID); err != nil || target.TXID == 0 {
@@ -156,7 +155,11 @@ func (c *restoreCmd) covered(ctx context.Context, a *levels.Archive, db string, 
 	}
 	end := inv.End()
 	if end.Max == 0 {
-		return after, false, nil
+		root, err := a.Has(ctx, levels.Root)
+		if root {
+			err = notFound(ctx, a, db)
+		}
+		return after, false, err
 	}
 	if target.TXID != 0 && target.TXID <= end.Max {
 		return after, true, nil

@@ -1,30 +1,21 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
-	"github.com/superfly/ltx"
-	"golang.org/x/sync/errgroup"
-
-	"github.com/ltxstream/ltxstream/compactor"
 	"github.com/ltxstream/ltxstream/internal/daemon"
-	"github.com/ltxstream/ltxstream/internal/ltxfile"
-	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/restore"
 )
 
 type verifyCmd struct {
 	URL         string `arg:"" name:"URL" help:"The archive."`
-	Name        string `arg:"" name:"NAME" help:"The database's name."`
+	Name        string `arg:"" name:"NAME" help:"The database's name; \".\" where URL is its folder itself."`
 	ReadData    string `name:"read-data" env:"-" noconfig:"" default:"none" placeholder:"SHARE" help:"Read whole files too: none, full, n/t (the n-th of t parts, one after the other on different days), or a random share such as 10%."`
 	Parallelism int    `name:"parallelism" default:"8" help:"Requests at a time."`
 	JSON        bool   `name:"json" env:"-" noconfig:"" help:"Print JSON."`
@@ -60,19 +51,13 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer closeAll()
-	catalog, err := restore.Read(ctx, restore.Of(a, c.Name))
+	v := newVerifier(a, c.Name, share)
+	catalog, err := v.verify(ctx, c.Parallelism)
 	if err != nil {
 		return err
 	}
-	if len(catalog.Files) == 0 {
-		return daemon.Exit(daemon.ExitNotFound, fmt.Errorf("archive %s has no files of database %q", a, c.Name), "see which databases there are: ltx-archive ls URL")
-	}
-	v := &verifier{a: a, db: c.Name, share: share, ends: map[levels.File]ends{}}
-	if err := v.files(ctx, catalog, c.Parallelism); err != nil {
-		return err
-	}
-	if len(catalog.Files) > 0 {
-		v.chains(catalog)
+	if catalog == nil {
+		return notFound(ctx, a, c.Name)
 	}
 	if c.JSON {
 		if err := daemon.PrintJSON(e.stdout, v.report(catalog)); err != nil {
@@ -86,7 +71,7 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 	for _, s := range catalog.Stretches() {
 		fmt.Fprintf(e.stdout, "%s: restorable from TXID %s to %s\n", c.Name, s.First, s.Last)
 	}
-	fmt.Fprintf(e.stdout, "%d files, %d read whole, %d problems\n", len(catalog.Files), v.read, len(v.problems))
+	fmt.Fprintf(e.stdout, "%d files, %d read whole, %d problems\n", len(catalog.Files), v.read(catalog), len(v.problems))
 	return v.verdict()
 }
 
@@ -121,202 +106,13 @@ func parseShare(text string) (share, error) {
 	}, nil
 }
 
-// ends are what header and trailer of a file say.
-type ends struct {
-	pre, post ltx.Checksum
-	pageSize  uint32
-}
-
-type verifier struct {
-	a     *levels.Archive
-	db    string
-	share share
-
-	mu       sync.Mutex
-	ends     map[levels.File]ends
-	read     int
-	gone     []levels.File // listed, and not there any more
-	problems []problem
-}
-
-func (v *verifier) found(f levels.File, chain bool, format string, args ...any) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.problems = append(v.problems, problem{Key: v.a.Key(v.db, f), Reason: fmt.Sprintf(format, args...), chain: chain})
-}
-
-// files looks at each file by itself. What was deleted meanwhile, as retention
-// does, leaves the catalog: whether it is missed shows in the chains.
-func (v *verifier) files(parent context.Context, catalog *restore.Catalog, parallelism int) error {
-	g, ctx := errgroup.WithContext(parent)
-	g.SetLimit(max(parallelism, 1))
-	for _, f := range catalog.Files {
-		g.Go(func() error {
-			err := v.file(ctx, f.File)
-			switch {
-			case ctx.Err() != nil:
-			case levels.IsGone(err):
-				v.vanished(f.File)
-				return nil
-			case damaged(err):
-				v.found(f.File, false, "%v", err)
-				return nil
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return v.forget(parent, catalog)
-}
-
-func damaged(err error) bool {
-	_, ok := errors.AsType[*levels.DamageError](err)
-	return ok || errors.Is(err, ltxfile.ErrDamaged)
-}
-
-func (v *verifier) vanished(f levels.File) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.gone = append(v.gone, f)
-}
-
-// forget removes from the catalog what vanished, unless the store lists it
-// still.
-func (v *verifier) forget(ctx context.Context, catalog *restore.Catalog) error {
-	for _, f := range v.gone {
-		for again, err := range v.a.Files(ctx, v.db, f.Level, f.Min) {
-			if err != nil {
-				return err
-			}
-			if again.Min == f.Min && again.Max == f.Max {
-				v.found(f, false, "it is listed, and cannot be read: there is no such object")
-			}
-			if again.Min > f.Min {
-				break
-			}
-		}
-	}
-	catalog.Files = slices.DeleteFunc(catalog.Files, func(f restore.File) bool { return slices.Contains(v.gone, f.File) })
-	return nil
-}
-
-func (v *verifier) file(ctx context.Context, f levels.File) error {
-	hdr, err := v.a.Header(ctx, v.db, f)
-	if err != nil {
-		return err
-	}
-	t, err := v.a.Trailer(ctx, v.db, f)
-	if err != nil {
-		return err
-	}
-	v.timestamp(f, hdr)
-	e := ends{pre: hdr.PreApplyChecksum, post: t.PostApplyChecksum, pageSize: hdr.PageSize}
-	whole := v.share(v.a.Key(v.db, f))
-	if whole {
-		if _, err := compactor.Inspect(ctx, v.a, v.db, f); err != nil {
-			return err
-		}
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.ends[f] = e
-	if whole {
-		v.read++
-	}
-	return nil
-}
-
-// timestamp holds what the store says against the header.
-func (v *verifier) timestamp(f levels.File, hdr ltx.Header) {
-	if f.Timestamp.IsZero() {
-		return
-	}
-	if ms := hdr.Timestamp - f.Timestamp.UnixMilli(); ms < 0 || ms > f.Coarse.Milliseconds() {
-		v.found(f, false, "its metadata says %s, its header %s: restores by time follow the header", f.Timestamp.Format(ltx.RFC3339Milli), restore.TimeOf(hdr).Format(ltx.RFC3339Milli))
-	}
-}
-
-// chains looks at files that follow one another, and for what is missing.
-func (v *verifier) chains(catalog *restore.Catalog) {
-	ofLevel := map[levels.Level][]levels.File{}
-	for _, f := range catalog.Files {
-		ofLevel[f.Level] = append(ofLevel[f.Level], f.File)
-	}
-	for level, files := range ofLevel {
-		if level == levels.Snapshot {
-			continue
-		}
-		for i := 1; i < len(files); i++ {
-			v.follows(files[i-1], files[i])
-		}
-	}
-	holes := v.holes(slices.Concat(ofLevel[levels.Stream], ofLevel[levels.First]), ofLevel[levels.Snapshot])
-	stretches := catalog.Stretches()
-	newest := catalog.Files[0].File
-	for _, f := range catalog.Files {
-		if f.Max > newest.Max {
-			newest = f.File
-		}
-	}
-	switch n := len(stretches); {
-	case n == 0:
-		v.found(newest, true, "nothing can be restored: there is no file of a whole database")
-	case stretches[n-1].Last < newest.Max && !told(holes, stretches[n-1].Last, newest.Max):
-		v.found(newest, true, "it cannot be reached: the last point is TXID %s", stretches[n-1].Last)
-	}
-	for i := 1; i < len(stretches); i++ {
-		if last, first := stretches[i-1].Last, stretches[i].First; !told(holes, last, first) {
-			v.found(newest, true, "the points between TXID %s and %s cannot be restored", last, first)
-		}
-	}
-}
-
-// holes are where files of level 1 (and of level 0, where Litestream left some)
-// are missing: the points inside are lost, even where a higher level leads across.
-// Where level 1 goes on behind a snapshot of the very next transaction none is.
-func (v *verifier) holes(first, snapshots []levels.File) (holes []points) {
-	slices.SortFunc(first, func(a, b levels.File) int { return cmp.Compare(a.Min, b.Min) })
-	var last ltx.TXID
-	for i, f := range first {
-		next := last + 1
-		if slices.ContainsFunc(snapshots, func(s levels.File) bool { return s.Max == next }) {
-			next++
-		}
-		if i > 0 && f.Min > next {
-			holes = append(holes, points{last, f.Min - 1})
-			v.found(f, true, "a file is missing before it: the points behind TXID %s and before %s cannot be restored", last, f.Min-1)
-		}
-		last = max(last, f.Max)
-	}
-	return holes
-}
-
-// told reports whether a gap between two points is a hole that was found.
-func told(holes []points, last, first ltx.TXID) bool {
-	return slices.ContainsFunc(holes, func(h points) bool { return h.First <= first && h.Last >= last })
-}
-
-func (v *verifier) follows(prev, next levels.File) {
-	a, okA := v.ends[prev]
-	b, okB := v.ends[next]
-	switch {
-	case !okA || !okB || next.Min != prev.Max+1:
-	case a.pageSize != b.pageSize:
-		v.found(next, true, "page size %d after %d", b.pageSize, a.pageSize)
-	case a.post != 0 && b.pre != 0 && a.post != b.pre:
-		v.found(next, true, "it begins at checksum %s, the file before it ends at %s", b.pre, a.post)
-	}
-}
-
 func (v *verifier) sorted() []problem {
 	slices.SortFunc(v.problems, func(a, b problem) int { return strings.Compare(a.Key+a.Reason, b.Key+b.Reason) })
 	return v.problems
 }
 
 func (v *verifier) report(catalog *restore.Catalog) report {
-	r := report{DB: v.db, Points: []points{}, Files: len(catalog.Files), Read: v.read, Problems: v.sorted()}
+	r := report{DB: v.db, Points: []points{}, Files: len(catalog.Files), Read: v.read(catalog), Problems: v.sorted()}
 	for _, s := range catalog.Stretches() {
 		r.Points = append(r.Points, points(s))
 	}

@@ -43,7 +43,7 @@ type bench struct {
 	idle    int // databases
 	wal     time.Duration
 
-	litestream string // the binary
+	litestream string // path of the program
 }
 
 type measurement struct {
@@ -55,13 +55,13 @@ func run(ctx context.Context, args []string) error {
 	b := &bench{}
 	flags := flag.NewFlagSet("ltx-bench", flag.ContinueOnError)
 	flags.StringVar(&b.bin, "bin", "bin", "directory of ltx-pub, ltx-sub and ltx-archive")
-	only := flags.String("run", ".", "measurements to run, a regular expression: lag, cost, wal, throughput, bulk, idle, archive, restore, compact, follow")
+	only := flags.String("run", ".", "measurements to run, a regular expression: lag, cost, wal, throughput, bulk, idle, archive, restore, compact, litestream, follow")
 	flags.DurationVar(&b.span, "span", 10*time.Second, "length of one measurement")
 	flags.IntVar(&b.rounds, "rounds", 5, "rounds of a paired comparison")
-	flags.IntVar(&b.bulkMiB, "bulk", 1024, "MiB of the bulk transaction")
+	flags.IntVar(&b.bulkMiB, "bulk", 1024, "MiB of the bulk transaction, and of the databases that are restored")
 	flags.IntVar(&b.idle, "idle", 1000, "idle databases")
+	flags.StringVar(&b.litestream, "litestream", ".servers/bin/litestream-v0.5.18", "path of Litestream, for the measurements litestream and follow")
 	flags.DurationVar(&b.wal, "wal", 100*time.Second, "length of the saturation that must keep the WAL small")
-	flags.StringVar(&b.litestream, "litestream", ".servers/bin/litestream-v0.5.18", "the Litestream to compare with")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string) error {
 	defer os.RemoveAll(b.dir)
 	fmt.Printf("%s, %s/%s, %d cores, %s\n", time.Now().UTC().Format(time.DateOnly), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
 	var errs []error
-	for _, m := range []measurement{{"lag", lag}, {"cost", cost}, {"wal", walBound}, {"throughput", throughput}, {"bulk", bulkTransaction}, {"idle", idle}, {"archive", archiveLag}, {"restore", restoreSpeed}, {"compact", compaction}, {"follow", follow}} {
+	for _, m := range []measurement{{"lag", lag}, {"cost", cost}, {"wal", walBound}, {"throughput", throughput}, {"bulk", bulkTransaction}, {"idle", idle}, {"archive", archiveLag}, {"restore", restoreSpeed}, {"compact", compaction}, {"litestream", besideLitestream}, {"follow", follow}} {
 		if match.MatchString(m.name) && ctx.Err() == nil {
 			if err := m.run(ctx, b); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", m.name, err))

@@ -66,6 +66,9 @@ func ParseURL(u *url.URL) (Config, error) {
 		fault("want abs://ACCOUNT@CONTAINER/PREFIX")
 	}
 	cfg := Config{Account: u.User.Username(), Container: u.Host, Prefix: strings.Trim(u.Path, "/")}
+	if err := checkPrefix(cfg.Prefix); err != nil {
+		fault("%w", err)
+	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
 		fault("parameters: %w", err)
@@ -143,11 +146,8 @@ func (c Config) complete() (Config, error) {
 	check(c.Account == "" || isName(c.Account, 24, ""), "account %q: want 3 to 24 lower-case letters and digits", c.Account)
 	check(c.Container != "", "no container: want abs://ACCOUNT@CONTAINER/PREFIX")
 	check(c.Container == "" || isName(c.Container, 63, "-"), "container %q: want 3 to 63 lower-case letters, digits and hyphens", c.Container)
-	if c.Prefix != "" {
-		if err := objstore.CheckKey(c.Prefix); err != nil {
-			faults = append(faults, fmt.Errorf("prefix: %w", err))
-		}
-		check(len(c.Prefix) <= maxPrefix, "prefix of %d characters: want at most %d", len(c.Prefix), maxPrefix)
+	if err := checkPrefix(c.Prefix); err != nil {
+		faults = append(faults, err)
 	}
 	c.Endpoint = strings.TrimRight(cmp.Or(c.Endpoint, "https://"+c.Account+".blob.core.windows.net"), "/")
 	if err := checkEndpoint(c.Endpoint, c.Key == "" && c.SASToken == ""); err != nil {
@@ -164,6 +164,19 @@ func (c Config) complete() (Config, error) {
 
 // maxPrefix leaves room for the longest key in the 1024 characters of a name.
 const maxPrefix = 300
+
+func checkPrefix(prefix string) error {
+	if prefix == "" {
+		return nil
+	}
+	if len(prefix) > maxPrefix {
+		return fmt.Errorf("prefix of %d characters: want at most %d", len(prefix), maxPrefix)
+	}
+	if err := objstore.CheckKey(prefix); err != nil {
+		return fmt.Errorf("prefix: %w", err)
+	}
+	return nil
+}
 
 func isName(s string, longest int, also string) bool {
 	return len(s) >= 3 && len(s) <= longest && !strings.ContainsFunc(s, func(r rune) bool {

@@ -63,47 +63,58 @@ func (a *Archive) Files(ctx context.Context, db string, level Level, from ltx.TX
 
 // Databases lists the names of the databases that the archive holds, in the
 // order of their keys ("a-b" before "a", whose next character is the slash): one
-// or two requests each.
+// or two requests each, and for [Root] one for each of its levels.
 func (a *Archive) Databases(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
+		root := false
 		for after := ""; ; {
-			name, err := a.nextDatabase(ctx, after)
+			name, next, err := a.nextDatabase(ctx, after)
 			if err != nil {
 				yield("", fmt.Errorf("list databases of %s: %w", a, err))
 				return
 			}
-			if name == "" || !yield(name, nil) {
+			again := name == Root && root
+			if name == "" || !again && !yield(name, nil) {
 				return
 			}
-			after = name + "0" // the character behind "/"
+			root, after = root || name == Root, next
 		}
 	}
 }
 
 // nextDatabase returns the first database with a key behind after, "" when
-// there is none.
-func (a *Archive) nextDatabase(ctx context.Context, after string) (string, error) {
+// there is none, and behind which key to go on.
+func (a *Archive) nextDatabase(ctx context.Context, after string) (name, next string, err error) {
 	for info, err := range a.store.List(ctx, "", after) {
 		if err != nil {
-			return "", err
+			return "", "", err
+		}
+		if a.isLevelKey(info.Key) {
+			return Root, behindLevel(info.Key), nil
 		}
 		name, rest, ok := strings.Cut(info.Key, "/")
 		if ok && a.isLevelKey(rest) {
-			return name, nil
+			return name, name + "0", nil // the character behind "/"
 		}
 	}
-	return "", nil
+	return "", "", nil
 }
 
-// isLevelKey reports whether what follows a database's name names an LTX file.
+// behindLevel is behind all files of a level of Root that begin with the same few
+// digits as key. A database that is called like the level's folder has its own
+// levels behind that still.
+func behindLevel(key string) string {
+	const digits = 4 // of 16: the same ones up to TXID 2^48
+	return key[:strings.LastIndexByte(key, '/')+1+digits] + "g"
+}
+
+// isLevelKey reports whether a key, without the database's name, is that of an
+// LTX file.
 func (a *Archive) isLevelKey(rest string) bool {
 	i := strings.LastIndexByte(rest, '/')
-	if i < 0 {
-		return false
-	}
 	for level := Stream; level <= Snapshot; level++ {
-		if folder := a.layout.folder("", level); folder == "/"+rest[:i+1] {
-			_, _, ok := parseKey(folder[1:], rest)
+		if folder := a.layout.folder(Root, level); folder == rest[:i+1] {
+			_, _, ok := parseKey(folder, rest)
 			return ok
 		}
 	}

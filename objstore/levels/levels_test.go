@@ -173,7 +173,7 @@ func TestDatabases(t *testing.T) {
 			}
 			put(t, a, name, File{Level: Snapshot, Min: 1, Max: 9}, nil)
 		}
-		for _, key := range []string{"file", "a-c/file", "a-c/ltx/1/file", "a-c/0001/file", "z/ltx/10/0000000000000001-0000000000000001.ltx", "z/000a/0000000000000001-0000000000000001.ltx", "ltx/1/0000000000000001-0000000000000001.ltx"} {
+		for _, key := range []string{"file", "a-c/file", "a-c/ltx/1/file", "a-c/0001/file", "z/ltx/10/0000000000000001-0000000000000001.ltx", "z/000a/0000000000000001-0000000000000001.ltx", "ltx/10/0000000000000001-0000000000000001.ltx", "000a/0000000000000001-0000000000000001.ltx"} {
 			if _, err := store.Put(t.Context(), key, strings.NewReader(""), objstore.PutOptions{Timestamp: start}); err != nil {
 				t.Fatal(err)
 			}
@@ -197,10 +197,58 @@ func TestDatabases(t *testing.T) {
 	}
 }
 
+// TestRoot: a database whose levels lie at the URL itself, as Litestream puts
+// them, beside others, of which some are called like its folders.
+func TestRoot(t *testing.T) {
+	t.Parallel()
+	f := File{Level: 1, Min: 0x2a, Max: 0x2b}
+	for layout, want := range map[Layout]string{
+		Decimal: "ltx/1/000000000000002a-000000000000002b.ltx",
+		Hex:     "0001/000000000000002a-000000000000002b.ltx",
+	} {
+		store := &counting{Store: mem.New()}
+		a := New(store, layout)
+		if has, err := a.Has(t.Context(), Root); has || err != nil {
+			t.Errorf("an empty archive has it: %v", err)
+		}
+		put(t, a, Root, f, []byte("xyz"))
+		if keys := collect(t, store.List(t.Context(), "", "")); len(keys) != 1 || keys[0].Key != want || a.Key(Root, f) != want {
+			t.Errorf("%v, want %s", keys, want)
+		}
+		if got := collect(t, a.Files(t.Context(), Root, 1, 0)); len(got) != 1 || got[0].Min != f.Min || got[0].Max != f.Max {
+			t.Errorf("listed %v", got)
+		}
+		for name, want := range map[string]bool{Root: true, "ltx": false, "0001": false} {
+			if has, err := a.Has(t.Context(), name); has != want || err != nil {
+				t.Errorf("has %s: %t, %v", name, has, err)
+			}
+		}
+		if got := collect(t, a.Databases(t.Context())); !slices.Equal(got, []string{Root}) {
+			t.Errorf("databases %v", got)
+		}
+		names := []string{Root, "0", "0001", "0001-", "00012", "a", "ltx", "ltx-", "ltx0"}
+		for _, name := range names {
+			for level := First; level <= Snapshot; level++ {
+				for i := range ltx.TXID(20) {
+					put(t, a, name, File{Level: level, Min: i + 1, Max: i + 0x1234}, nil)
+				}
+			}
+		}
+		store.lists.Store(0)
+		got := collect(t, a.Databases(t.Context()))
+		if n := store.lists.Load(); n > int64(2*len(names)+10) {
+			t.Errorf("%d requests for %d names", n, len(names))
+		}
+		if slices.Sort(got); !slices.Equal(got, names) {
+			t.Errorf("%v\nwant %v", got, names)
+		}
+	}
+}
+
 func TestCheckDB(t *testing.T) {
 	t.Parallel()
 	for name, ok := range map[string]bool{
-		"app": true, "a-b_0": true, "other.db": true, "": false, "a/b": false, "..": false, ".a": false, "a.": false, "a b": false, "é": false, "a/": false, "../a": false, strings.Repeat("a", 701): false,
+		".": true, "./a": false, "app": true, "a-b_0": true, "other.db": true, "": false, "a/b": false, "..": false, ".a": false, "a.": false, "a b": false, "é": false, "a/": false, "../a": false, strings.Repeat("a", 701): false,
 	} {
 		if err := CheckDB(name); (err == nil) != ok || err != nil && !errors.Is(err, fs.ErrInvalid) {
 			t.Errorf("%q: %v", name, err)

@@ -201,6 +201,32 @@ func TestDeletedByOthers(t *testing.T) {
 	}
 }
 
+// TestDeletedWhileRead: what was deleted under a reader is missing, not damaged.
+func TestDeletedWhileRead(t *testing.T) {
+	s, b := archive(t)
+	body := content(20 << 20)
+	put(t, s, "ours", body)
+	if _, err := b.PutBytes(t.Context(), "theirs", body); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"ours", "theirs"} {
+		r, err := s.Get(t.Context(), key, 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, r); !errors.Is(err, fs.ErrNotExist) || !errors.Is(err, errGone) {
+			t.Errorf("%s: read %d bytes more, %v; want fs.ErrNotExist", key, n, err)
+		}
+	}
+}
+
 // TestLinksAndOddNames: what the bucket may hold besides is not ours to see.
 func TestLinksAndOddNames(t *testing.T) {
 	s, b := archive(t)

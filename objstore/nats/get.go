@@ -31,7 +31,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, size int64) (io.Rea
 	if size >= 0 {
 		left = min(left, size)
 	}
-	r := &reader{ctx: ctx, key: key, left: left}
+	r := &reader{ctx: ctx, s: s, key: key, left: left}
 	switch {
 	case left == 0:
 		r.src = none{}
@@ -60,6 +60,7 @@ func (none) close()                               {}
 // reader is the body of one Get.
 type reader struct {
 	ctx    context.Context // of the Get: it bounds the reader too
+	s      *Store
 	key    string
 	src    source
 	left   int64  // still to be returned
@@ -85,6 +86,9 @@ func (r *reader) read(p []byte) (int, error) {
 	}
 	for len(r.piece) == 0 {
 		piece, err := r.src.next(r.ctx)
+		if errors.Is(err, errGone) {
+			err = r.whyGone(err)
+		}
 		if err != nil {
 			return 0, named("read", r.key, err)
 		}
@@ -100,6 +104,15 @@ func (r *reader) read(p []byte) (int, error) {
 		return 0, named("read", r.key, fmt.Errorf("%w: its SHA-256 is not the one it was stored with", errDamaged))
 	}
 	return n, nil
+}
+
+// whyGone tells an object that was deleted while it was read, fs.ErrNotExist,
+// from one that lost chunks.
+func (r *reader) whyGone(gone error) error {
+	if o, err := r.s.look(r.ctx, r.key); err == nil && !o.live() {
+		return fmt.Errorf("%w: %w", gone, fs.ErrNotExist)
+	}
+	return gone
 }
 
 func (r *reader) Close() error {

@@ -95,6 +95,7 @@ func TestRefused(t *testing.T) {
 		"s3://bucket/x?endpoint=host":   "endpoint",
 		"s3://id:secret@bucket/x":       "credentials",
 		"abs://account@/x":              "no container",
+		"abs://account@container/a b":   "prefix",
 		"abs://account:secret@c/x":      "AZURE_STORAGE_KEY",
 		"abs://account@c/x?sas=secret":  "sas",
 		"sftp://host":                   "no path",

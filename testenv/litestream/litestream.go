@@ -3,6 +3,7 @@ package litestream
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +35,7 @@ func (v Version) Path(t testing.TB) string {
 const timeout = 2 * time.Minute
 
 // Run runs a command to its end and returns what it printed; env is added to the
-// environment.
+// environment. The error has what it logged.
 func (v Version) Run(t testing.TB, env []string, args ...string) (stdout string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -43,9 +44,8 @@ func (v Version) Run(t testing.TB, env []string, args ...string) (stdout string,
 	cmd.Env = append(os.Environ(), env...)
 	var out, log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &log
-	err = cmd.Run()
-	if err != nil {
-		t.Logf("litestream %v: %v\n%s%s", args, err, out.String(), log.String())
+	if err = cmd.Run(); err != nil {
+		err = fmt.Errorf("litestream %v: %w\n%s%s", args, err, out.String(), log.String())
 	}
 	return out.String(), err
 }
@@ -55,7 +55,7 @@ func (v Version) MustRun(t testing.TB, env []string, args ...string) (stdout str
 	t.Helper()
 	out, err := v.Run(t, env, args...)
 	if err != nil {
-		t.Fatalf("litestream %s: %v", args[0], err)
+		t.Fatal(err)
 	}
 	return out
 }

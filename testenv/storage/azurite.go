@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,8 +18,16 @@ import (
 // and without containers.
 type AzuriteServer struct {
 	Endpoint     string // of the account's blob service
-	Account, Key string // the key is this server's own
+	Account, Key string // the key is that of AzureKey
 }
+
+// AzureKey is the account key of every azurite of this process: a command reads
+// it from the environment, which is the same for all tests.
+var AzureKey = sync.OnceValue(func() string {
+	key := make([]byte, 64)
+	_, _ = rand.Read(key)
+	return base64.StdEncoding.EncodeToString(key)
+})
 
 // azuriteReady is how long node may take to load azurite on a busy machine.
 const azuriteReady = 60 * time.Second
@@ -34,9 +43,7 @@ func Azurite(t testing.TB) AzuriteServer {
 	if err != nil {
 		Missing(t, "node", "install Node.js 20 or later, and npm")
 	}
-	key := make([]byte, 64)
-	_, _ = rand.Read(key)
-	s := AzuriteServer{Account: "ltxstreamtest", Key: base64.StdEncoding.EncodeToString(key)}
+	s := AzuriteServer{Account: "ltxstreamtest", Key: AzureKey()}
 
 	cmd := exec.Command(node, "-e", untilStdinEnds, main, "--blobHost", "127.0.0.1", "--blobPort", "0",
 		"--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent")

@@ -33,6 +33,9 @@ const gcsReady = 30 * time.Second
 type GCS struct {
 	// URL is the endpoint, "http://127.0.0.1:port".
 	URL string
+	// Emulator is the server behind the front, for clients that read through the
+	// XML API: a value of STORAGE_EMULATOR_HOST.
+	Emulator string
 
 	requests atomic.Int64
 	mu       struct {
@@ -62,7 +65,7 @@ func StartGCS(t testing.TB, buckets ...string) *GCS {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &GCS{}
+	g := &GCS{Emulator: target.Host}
 	g.mu.pieces = map[string]gcsPiece{}
 	back := http.DefaultTransport.(*http.Transport).Clone()
 	back.MaxIdleConnsPerHost = 64

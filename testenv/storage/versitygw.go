@@ -27,6 +27,12 @@ type VersityGW struct {
 	bin, data string
 }
 
+// Credentials of root in every versitygw.
+const (
+	VersityAccessKey = "testroot"
+	VersitySecretKey = "testrootsecret"
+)
+
 const (
 	versityReady = 30 * time.Second
 	versityPoll  = 5 * time.Millisecond
@@ -35,7 +41,7 @@ const (
 // StartVersityGW runs a server with the given buckets until the end of the test.
 func StartVersityGW(t testing.TB, buckets ...string) *VersityGW {
 	t.Helper()
-	s := &VersityGW{AccessKey: "testroot", SecretKey: "testrootsecret", bin: Find(t, "bin/versitygw")}
+	s := &VersityGW{AccessKey: VersityAccessKey, SecretKey: VersitySecretKey, bin: Find(t, "bin/versitygw")}
 	dir := t.TempDir()
 	s.data = filepath.Join(dir, "data")
 	for _, name := range []string{"data", "iam", "sidecar"} {
