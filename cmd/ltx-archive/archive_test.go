@@ -413,19 +413,16 @@ func (s *vanishing) Get(ctx context.Context, key string, offset, size int64) (io
 	return s.Store.Get(ctx, key, offset, size)
 }
 
-// TestVerifyBesideRetention: files that are deleted while it looks are no damage;
-// a hole they leave is one.
-
 // TestVerifyContinued: files of Litestream's, its newest at level 0, continued by
 // the next transaction as a snapshot and by level 1 behind it, are one stretch.
 func TestVerifyContinued(t *testing.T) {
 	t.Parallel()
-	m := newMade(t, history.Config{Seed: 14, NoChecksums: true}, 12)
-	m.put(t, levels.Snapshot, 1, 2)
-	m.put(t, levels.First, 1, 3)
-	m.put(t, levels.First, 4, 6)
+	m := newMade(t, history.Config{Seed: 14}, 12)
+	m.putAsLitestream(t, levels.Snapshot, 1, 2)
+	m.putAsLitestream(t, levels.First, 1, 3)
+	m.putAsLitestream(t, levels.First, 4, 6)
 	for txid := ltx.TXID(5); txid <= 8; txid++ {
-		m.put(t, levels.Stream, txid, txid)
+		m.putAsLitestream(t, levels.Stream, txid, txid)
 	}
 	base := m.put(t, levels.Snapshot, 1, 9)
 	m.first(t, 10, 12)
@@ -439,6 +436,8 @@ func TestVerifyContinued(t *testing.T) {
 	execute(t, "verify", m.dir, dbName).want(t, 22, "behind TXID 0000000000000008", "cannot be restored")
 }
 
+// TestVerifyBesideRetention: files that are deleted while it looks are no damage;
+// a hole they leave is one.
 func TestVerifyBesideRetention(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
