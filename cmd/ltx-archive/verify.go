@@ -43,6 +43,8 @@ type report struct {
 	Files    int       `json:"files"`
 	Read     int       `json:"read"` // files that were read whole
 	Problems []problem `json:"problems"`
+	// Generations are what Litestream 0.3 left there.
+	Generations []generationListing `json:"generations,omitempty"`
 }
 
 // Run verifies.
@@ -63,10 +65,13 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	if len(catalog.Files) == 0 {
+	v := &verifier{a: a, db: c.Name, share: share, ends: map[levels.File]ends{}}
+	if err := v.verifyOlder(ctx, c.Parallelism); err != nil {
+		return err
+	}
+	if len(catalog.Files) == 0 && len(v.older) == 0 {
 		return daemon.Exit(daemon.ExitNotFound, fmt.Errorf("archive %s has no files of database %q", a, c.Name), "see which databases there are: ltx-archive ls URL")
 	}
-	v := &verifier{a: a, db: c.Name, share: share, ends: map[levels.File]ends{}}
 	if err := v.files(ctx, catalog, c.Parallelism); err != nil {
 		return err
 	}
@@ -85,7 +90,10 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 	for _, s := range catalog.Stretches() {
 		fmt.Fprintf(e.stdout, "%s: restorable from TXID %s to %s\n", c.Name, s.First, s.Last)
 	}
-	fmt.Fprintf(e.stdout, "%d files, %d read whole, %d problems\n", len(catalog.Files), v.read, len(v.problems))
+	for _, g := range v.older {
+		fmt.Fprintf(e.stdout, "%s: generation %s: %s\n", c.Name, g.Name, g.reach())
+	}
+	fmt.Fprintf(e.stdout, "%d files, %d read whole, %d problems\n", len(catalog.Files)+v.olderFiles, v.read, len(v.problems))
 	return v.verdict()
 }
 
@@ -130,6 +138,9 @@ type verifier struct {
 	a     *levels.Archive
 	db    string
 	share share
+
+	older      []generationListing
+	olderFiles int
 
 	mu       sync.Mutex
 	ends     map[levels.File]ends
@@ -309,7 +320,7 @@ func (v *verifier) sorted() []problem {
 }
 
 func (v *verifier) report(catalog *restore.Catalog) report {
-	r := report{DB: v.db, Points: []points{}, Files: len(catalog.Files), Read: v.read, Problems: v.sorted()}
+	r := report{DB: v.db, Points: []points{}, Files: len(catalog.Files) + v.olderFiles, Read: v.read, Problems: v.sorted(), Generations: v.older}
 	for _, s := range catalog.Stretches() {
 		r.Points = append(r.Points, points(s))
 	}
@@ -327,5 +338,9 @@ func (v *verifier) verdict() error {
 			code, what = daemon.ExitUnverified, "damage"
 		}
 	}
-	return daemon.Exit(code, fmt.Errorf("archive of %s: %s found, %d problems", v.db, what, len(v.problems)), "nothing was changed; other points can still be restored; a full file (ltx-archive run asks for one) begins a new whole stretch")
+	next := "nothing was changed; other points can still be restored"
+	if len(v.ends) > 0 {
+		next += "; a full file (ltx-archive run asks for one) begins a new whole stretch"
+	}
+	return daemon.Exit(code, fmt.Errorf("archive of %s: %s found, %d problems", v.db, what, len(v.problems)), next)
 }

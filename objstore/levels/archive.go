@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/superfly/ltx"
@@ -63,11 +64,13 @@ func (a *Archive) Files(ctx context.Context, db string, level Level, from ltx.TX
 
 // Databases lists the names of the databases that the archive holds, in the
 // order of their keys ("a-b" before "a", whose next character is the slash): one
-// or two requests each.
-func (a *Archive) Databases(ctx context.Context) iter.Seq2[string, error] {
+// or two requests each. also, if given, says what else makes a database: files of
+// other formats, by their keys behind the database's name and its slash.
+func (a *Archive) Databases(ctx context.Context, also ...func(rest string) bool) iter.Seq2[string, error] {
+	holds := append([]func(string) bool{a.isLevelKey}, also...)
 	return func(yield func(string, error) bool) {
 		for after := ""; ; {
-			name, err := a.nextDatabase(ctx, after)
+			name, err := a.nextDatabase(ctx, after, holds)
 			if err != nil {
 				yield("", fmt.Errorf("list databases of %s: %w", a, err))
 				return
@@ -80,15 +83,15 @@ func (a *Archive) Databases(ctx context.Context) iter.Seq2[string, error] {
 	}
 }
 
-// nextDatabase returns the first database with a key behind after, "" when
-// there is none.
-func (a *Archive) nextDatabase(ctx context.Context, after string) (string, error) {
+// nextDatabase returns the first database with a key behind after that one of holds
+// knows, "" when there is none.
+func (a *Archive) nextDatabase(ctx context.Context, after string, holds []func(rest string) bool) (string, error) {
 	for info, err := range a.store.List(ctx, "", after) {
 		if err != nil {
 			return "", err
 		}
 		name, rest, ok := strings.Cut(info.Key, "/")
-		if ok && a.isLevelKey(rest) {
+		if ok && slices.ContainsFunc(holds, func(known func(string) bool) bool { return known(rest) }) {
 			return name, nil
 		}
 	}

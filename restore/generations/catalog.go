@@ -78,8 +78,8 @@ func Read(ctx context.Context, store objstore.Store, db string) ([]Generation, e
 	return all, nil
 }
 
-// objects are the snapshots and then the segments.
-func (g *Generation) objects() []Object {
+// Objects are the snapshots and then the segments.
+func (g *Generation) Objects() []Object {
 	all := make([]Object, 0, len(g.Snapshots)+len(g.Segments))
 	for _, s := range g.Snapshots {
 		all = append(all, s.Object)
@@ -93,7 +93,7 @@ func (g *Generation) objects() []Object {
 // Bounds are the times of the first and the last object written; zero where the
 // storage tells none.
 func (g *Generation) Bounds() (first, last time.Time) {
-	for _, o := range g.objects() {
+	for _, o := range g.Objects() {
 		switch {
 		case o.Time.IsZero():
 			continue
@@ -109,7 +109,7 @@ func (g *Generation) Bounds() (first, last time.Time) {
 
 // Bytes is the size of all its objects.
 func (g *Generation) Bytes() (n int64) {
-	for _, o := range g.objects() {
+	for _, o := range g.Objects() {
 		n += o.Size
 	}
 	return n

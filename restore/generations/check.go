@@ -135,7 +135,7 @@ func (c *checker) one(ctx context.Context, objects []Object, read func(*contents
 // stillListed notes what cannot be read although it is there.
 func (c *checker) stillListed(all []Generation) {
 	for _, g := range all {
-		for _, o := range g.objects() {
+		for _, o := range g.Objects() {
 			if slices.Contains(c.gone, o.Key) {
 				c.problems = append(c.problems, Problem{Key: o.Key, Reason: "it is listed, and cannot be read: there is no such object"})
 			}

@@ -108,7 +108,7 @@ func (m *made) checks(t testing.TB, what string, gap, damage bool) {
 	}
 	objects := 0
 	for _, g := range report.Generations {
-		objects += len(g.objects())
+		objects += len(g.Objects())
 	}
 	if report.Read > objects || !gap && !damage && report.Read != objects {
 		t.Errorf("%s: %d objects were read, want %d", what, report.Read, objects)

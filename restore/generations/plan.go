@@ -48,6 +48,14 @@ func (p *Plan) Bytes() (n int64) {
 	return n
 }
 
+// Requests is how many ranges are fetched.
+func (p *Plan) Requests() (n int64) {
+	for _, o := range p.Objects() {
+		n += o.pieces()
+	}
+	return n
+}
+
 // Time is when the last of the objects was written.
 func (p *Plan) Time() time.Time {
 	if n := len(p.Segments); n > 0 {
@@ -120,8 +128,8 @@ func Find(all []Generation, target Target) (*Plan, error) {
 	if missing := gaps(g.Name, snapshot.Index, p.Segments); len(missing) > 0 {
 		return nil, missing[0]
 	}
-	if i := target.Index; i != nil && *i > p.last() {
-		return nil, &TargetError{g.Name, fmt.Sprintf("there is no WAL index %s, the last one is %s", *i, p.last())}
+	if i := target.Index; i != nil && *i > p.Last() {
+		return nil, &TargetError{g.Name, fmt.Sprintf("there is no WAL index %s, the last one is %s", *i, p.Last())}
 	}
 	return p, nil
 }
@@ -207,8 +215,8 @@ func NewestSnapshot(all []Generation, t time.Time) (at time.Time, ok bool) {
 // was not, as far as anybody knows.
 func written(o Object, t time.Time) bool { return !o.Time.IsZero() && !o.Time.After(t) }
 
-// last is the index up to which the plan goes.
-func (p *Plan) last() Index {
+// Last is the index up to which the plan goes.
+func (p *Plan) Last() Index {
 	if n := len(p.Segments); n > 0 {
 		return p.Segments[n-1].Index
 	}

@@ -142,7 +142,7 @@ func (w *writing) note() {
 	parts := strings.Split(w.newest("wal"), "/")
 	p.Generation, p.Index = parts[0], index(w.newest("wal"))
 	w.Points = append(w.Points, p)
-	testenv.Until(w.t, time.Second, "the clock of files, which moves in steps", func() error {
+	testenv.Until(w.t, timeout, "the clock of files, which moves in steps", func() error {
 		if time.Since(p.Time) < 50*time.Millisecond {
 			return errors.New("too early")
 		}
