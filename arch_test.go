@@ -55,6 +55,9 @@ var imports = map[string][]string{
 	"archiver":   {"wire", "internal/feed", "internal/ltxfile", "internal/stream", "internal/tempfile", "objstore", "objstore/levels", "compactor"},
 	"restore":    {"internal/ltxfile", "objstore/levels"},
 
+	// the other format of archives that a restore reads; its output is restore's
+	"restore/generations": {"internal/wal", "objstore", "objstore/levels", "restore"},
+
 	// what joins two roles: replicas that begin from an archive
 	"subscriber/archive": {"wire", "internal/tempfile", "objstore/levels", "compactor", "restore", "subscriber"},
 
@@ -269,5 +272,44 @@ func TestArchitectureRulesCanFail(t *testing.T) {
 				t.Fatalf("%d faults, want %d: %q", len(got), c.want, got)
 			}
 		})
+	}
+}
+
+// TestModifiedHasOneReader: objstore.Info.Modified is the storage's clock. Who
+// took it for the time of a transaction would restore a wrong point, so only the
+// backends and the format that has no other time may name it.
+func TestModifiedHasOneReader(t *testing.T) {
+	readers := map[string]int{}
+	err := fs.WalkDir(os.DirFS("."), ".", func(p string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && p != "." && strings.HasPrefix(e.Name(), "."):
+			return fs.SkipDir
+		case e.IsDir() || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go"):
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), filepath.FromSlash(p), nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Modified" {
+				readers[path.Dir(p)]++
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if readers["restore/generations"] == 0 {
+		t.Error("restore/generations does not read it: the test looks for something else")
+	}
+	for dir := range readers {
+		if !matchesAny(dir, []string{"objstore/...", "restore/generations"}) {
+			t.Errorf("%s reads Modified: a transaction's time is Info.Timestamp, or that of the LTX header", dir)
+		}
 	}
 }

@@ -100,6 +100,13 @@ type Info struct {
 	// is exact, a second where the backend keeps whole seconds (SFTP).
 	Coarse time.Duration
 
+	// Modified is when the store itself says that the object was last written,
+	// UTC; zero where it does not tell. It is the clock of the storage, not the
+	// time of any transaction: nothing takes it for a Timestamp. Only objects of
+	// a format that keeps no time of its own go by it (package
+	// restore/generations). From List and Stat.
+	Modified time.Time
+
 	Meta map[string]string // from Stat only; nil when there is none
 }
 

@@ -41,7 +41,7 @@ func (j *Job) Run(ctx context.Context, path string, check func(ctx context.Conte
 			return err
 		}
 	}
-	out, err := openOutput(path, j)
+	out, err := resume(path, j)
 	if err != nil {
 		return fmt.Errorf("restore to %s: %w", path, err)
 	}
@@ -56,28 +56,14 @@ func (j *Job) Run(ctx context.Context, path string, check func(ctx context.Conte
 		}
 	}
 	if j.Post != 0 && sum != j.Post {
-		return errors.Join(&VerifyError{TXID: j.Header.MaxTXID, Got: sum, Want: j.Post, Resumed: len(out.done) > 0}, out.discard())
+		return errors.Join(&VerifyError{TXID: j.Header.MaxTXID, Got: sum, Want: j.Post, Resumed: len(out.done) > 0}, out.Discard())
 	}
-	if err := out.f.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", out.part, err)
-	}
-	if check != nil {
-		if err := check(ctx, out.part); err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			return errors.Join(fmt.Errorf("check the restored database: %w", err), out.discard())
-		}
-	}
-	if err := out.publish(ctx); err != nil {
-		return fmt.Errorf("restore to %s: %w", path, err)
-	}
-	return nil
+	return out.Finish(ctx, check)
 }
 
 // fetchAll fetches the segments that are not there yet, several at a time, and
 // returns the checksum over the pages of those.
-func (j *Job) fetchAll(ctx context.Context, out *output) (ltx.Checksum, error) {
+func (j *Job) fetchAll(ctx context.Context, out *resumable) (ltx.Checksum, error) {
 	fetched := &counter{tell: j.opts.Progress}
 	g, gctx := errgroup.WithContext(ctx)
 	queue := make(chan int)
@@ -123,12 +109,12 @@ func (j *Job) fetchAll(ctx context.Context, out *output) (ltx.Checksum, error) {
 
 // checksum reads the whole output back: what an earlier run wrote was not seen
 // by this one.
-func (j *Job) checksum(ctx context.Context, out *output) (ltx.Checksum, error) {
+func (j *Job) checksum(ctx context.Context, out *resumable) (ltx.Checksum, error) {
 	size := int(j.Header.PageSize)
 	sum := ltx.Checksum(ltx.ChecksumFlag)
 	shift := ltxfile.ShiftOf(j.Header.PageSize)
 	buf := make([]byte, max(size, maxSegment))
-	r := io.NewSectionReader(out.f, 0, int64(j.Header.Commit)*int64(size))
+	r := io.NewSectionReader(out.File, 0, int64(j.Header.Commit)*int64(size))
 	for pgno := uint32(1); pgno <= j.Header.Commit; {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)

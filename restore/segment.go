@@ -86,7 +86,7 @@ func bridged(entries []ltxfile.Entry) int64 {
 // worker decodes segments; its buffers are reused.
 type worker struct {
 	job *Job
-	out *output
+	out *resumable
 	raw []byte // of the segment
 	run []byte // decoded pages that follow one another
 	sum ltx.Checksum

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -104,6 +105,27 @@ func (e *TimeError) Error() string {
 		text += " of " + e.At.UTC().Format(ltx.RFC3339Milli)
 	}
 	return text
+}
+
+// BaseBefore returns the newest file of a whole database at or before a time, with
+// its exact timestamp; false: there is none. It asks like Resolve.
+func (c *Catalog) BaseBefore(ctx context.Context, t time.Time) (newest File, ok bool, err error) {
+	all := &Catalog{Sources: c.Sources, Files: slices.DeleteFunc(slices.Clone(c.Files), func(f File) bool { return !f.IsBase() })}
+	for _, group := range all.byLevel() {
+		files := make([]levels.File, len(group))
+		for i, f := range group {
+			files[i] = f.File
+		}
+		source := group[0].Source
+		n, err := c.Sources[source].Before(ctx, files, t)
+		if err != nil {
+			return File{}, false, err
+		}
+		if n > 0 && (!ok || files[n-1].Timestamp.After(newest.Timestamp)) {
+			newest, ok = File{File: files[n-1], Source: source}, true
+		}
+	}
+	return newest, ok, nil
 }
 
 // Resolve returns the TXID of a target. For a time it asks the sources for O(log

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"github.com/ltxstream/ltxstream/archiver"
@@ -13,6 +14,7 @@ import (
 	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/objstore/open"
 	"github.com/ltxstream/ltxstream/restore"
+	"github.com/ltxstream/ltxstream/restore/generations"
 )
 
 // explain gives an error its exit code, what is safe, and the next step.
@@ -29,6 +31,8 @@ func explain(err error) error {
 	_, plan := errors.AsType[*restore.PlanError](err)
 	_, early := errors.AsType[*restore.TimeError](err)
 	_, chain := errors.AsType[*restore.ChainError](err)
+	_, target := errors.AsType[*generations.TargetError](err)
+	hole, missing := errors.AsType[*generations.GapError](err)
 	_, gap := errors.AsType[*feed.GapError](err)
 	_, fork := errors.AsType[*feed.ForkError](err)
 	switch {
@@ -46,7 +50,9 @@ func explain(err error) error {
 		return daemon.Exit(daemon.ExitFenced, err, "nothing was changed; wait for it, or choose another output")
 	case damage, broken, wrong, errors.Is(err, ltxfile.ErrDamaged):
 		return daemon.Exit(daemon.ExitUnverified, err, "no output was made of it; see what is damaged: ltx-archive verify URL NAME --read-data full")
-	case plan, early:
+	case missing:
+		return daemon.Exit(daemon.ExitGap, err, fmt.Sprintf("no output was made; what comes before it can be restored: --generation %s with --timestamp, or with --index of a WAL before %s", hole.Generation, hole.Index))
+	case plan, early, target:
 		return daemon.Exit(daemon.ExitNotFound, err, "no output was made; see which points there are: ltx-archive ls URL NAME")
 	case chain, errors.Is(err, compactor.ErrChain), errors.Is(err, compactor.ErrOtherHistory):
 		return daemon.Exit(daemon.ExitGap, err, "nothing was changed; two databases seem to share this place: give each a name or a prefix of its own")

@@ -10,6 +10,7 @@ import (
 	"github.com/ltxstream/ltxstream/internal/daemon"
 	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/restore"
+	"github.com/ltxstream/ltxstream/restore/generations"
 )
 
 type lsCmd struct {
@@ -21,11 +22,13 @@ type lsCmd struct {
 
 // listing is what an archive has of one database.
 type listing struct {
-	DB      string           `json:"db"`
-	Points  []points         `json:"points"` // where every recorded point can be reached
-	Levels  []levelListing   `json:"levels"`
-	Files   []fileListing    `json:"files,omitempty"`
-	catalog *restore.Catalog // for the table
+	DB     string         `json:"db"`
+	Points []points       `json:"points"` // where every recorded point can be reached
+	Levels []levelListing `json:"levels"`
+	Files  []fileListing  `json:"files,omitempty"`
+	// Generations are what Litestream 0.3 left there.
+	Generations []generationListing `json:"generations,omitempty"`
+	catalog     *restore.Catalog    // for the table
 }
 
 type points struct {
@@ -72,7 +75,7 @@ func (c *lsCmd) Run(ctx context.Context, e *env) error {
 		}
 		all = append(all, l)
 	} else {
-		for name, err := range a.Databases(ctx) {
+		for name, err := range a.Databases(ctx, generations.IsKey) {
 			if err != nil {
 				return err
 			}
@@ -83,7 +86,7 @@ func (c *lsCmd) Run(ctx context.Context, e *env) error {
 			all = append(all, l)
 		}
 	}
-	if c.Name != "" && len(all[0].Levels) == 0 {
+	if c.Name != "" && len(all[0].Levels) == 0 && len(all[0].Generations) == 0 {
 		return notFound(ctx, a, c.Name)
 	}
 	if c.JSON {
@@ -107,7 +110,8 @@ func list(ctx context.Context, a *levels.Archive, name string, files bool) (*lis
 			l.Files = append(l.Files, fileListing{Level: f.Level, Min: f.Min, Max: f.Max, Size: f.Size, Timestamp: known(f.Timestamp), Key: a.Key(name, f.File)})
 		}
 	}
-	return l, nil
+	l.Generations, err = listOlder(ctx, a, name, files)
+	return l, err
 }
 
 func known(t time.Time) *time.Time {
@@ -130,11 +134,27 @@ func (l *listing) add(f levels.File) {
 }
 
 func (c *lsCmd) print(e *env, all []*listing) error {
+	older, err := printOlder(e, all)
+	if err != nil {
+		return err
+	}
+	if err := c.printLevels(e, all, older); err != nil || !c.Files {
+		return err
+	}
+	return printFiles(e, all)
+}
+
+// printLevels prints the levels of all databases; a table of none only where nothing
+// else was printed.
+func (c *lsCmd) printLevels(e *env, all []*listing, older bool) error {
 	var rows [][]string
 	for _, l := range all {
 		for _, v := range l.Levels {
 			rows = append(rows, []string{l.DB, fmt.Sprint(v.Level), fmt.Sprint(v.Files), sized(v.Bytes), v.Min.String(), v.Max.String(), clock(v.First), clock(v.Last)})
 		}
+	}
+	if older && len(rows) == 0 {
+		return nil
 	}
 	if err := daemon.PrintTable(e.stdout, []string{"DATABASE", "LEVEL", "FILES", "SIZE", "FIRST TXID", "LAST TXID", "FIRST", "LAST"}, rows); err != nil {
 		return err
@@ -144,13 +164,24 @@ func (c *lsCmd) print(e *env, all []*listing) error {
 			fmt.Fprintf(e.stdout, "%s: restorable from TXID %s to %s\n", l.DB, p.First, p.Last)
 		}
 	}
-	if !c.Files {
-		return nil
-	}
-	rows = nil
+	return nil
+}
+
+func printFiles(e *env, all []*listing) error {
+	var rows, older [][]string
 	for _, l := range all {
 		for _, f := range l.Files {
 			rows = append(rows, []string{l.DB, fmt.Sprint(f.Level), f.Min.String(), f.Max.String(), sized(f.Size), clock(f.Timestamp)})
+		}
+		for _, g := range l.Generations {
+			for _, f := range g.Files {
+				older = append(older, []string{l.DB, f.Key, sized(f.Size), clock(f.Timestamp)})
+			}
+		}
+	}
+	if len(older) > 0 {
+		if err := daemon.PrintTable(e.stdout, []string{"DATABASE", "KEY", "SIZE", "WRITTEN"}, older); err != nil || len(rows) == 0 {
+			return err
 		}
 	}
 	return daemon.PrintTable(e.stdout, []string{"DATABASE", "LEVEL", "MIN", "MAX", "SIZE", "TIMESTAMP"}, rows)

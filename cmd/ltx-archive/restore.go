@@ -26,9 +26,10 @@ type restoreCmd struct {
 	Output string `arg:"" name:"OUTPUT" help:"Path of the database to make."`
 
 	Timestamp string `name:"timestamp" env:"-" noconfig:"" placeholder:"TIME" xor:"target" help:"Restore the last point at or before this time: RFC 3339, a local date and time, or \"10 minutes ago\"."`
-	TXID      string `name:"txid" env:"-" noconfig:"" xor:"target" help:"Restore exactly this transaction, 16 hex digits."`
-	NoStream  bool   `name:"no-stream" env:"-" noconfig:"" help:"Take the archive alone, not the newest transactions that are still in the stream only. So it is for names that no stream can have, such as app.db."`
-	Stream    string `name:"stream" default:"LTX" help:"JetStream stream."`
+	TXID      string `name:"txid" env:"-" noconfig:"" xor:"target,format" help:"Restore exactly this transaction, 16 hex digits."`
+	olderFlags
+	NoStream bool   `name:"no-stream" env:"-" noconfig:"" help:"Take the archive alone, not the newest transactions that are still in the stream only. So it is for names that no stream can have, such as app.db."`
+	Stream   string `name:"stream" default:"LTX" help:"JetStream stream."`
 
 	DryRun      bool   `name:"dry-run" env:"-" noconfig:"" help:"Show which files would be read, how many bytes, how many requests."`
 	Force       bool   `name:"force" env:"-" noconfig:"" help:"Replace OUTPUT."`
@@ -39,7 +40,7 @@ type restoreCmd struct {
 
 // Run restores.
 func (c *restoreCmd) Run(ctx context.Context, e *env) error {
-	db, target, err := c.parse(time.Now())
+	target, err := c.parse(time.Now())
 	if err != nil {
 		return err
 	}
@@ -53,7 +54,13 @@ func (c *restoreCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer closeAll()
-	sources, cleanUp, err := c.sources(ctx, e, a, db, target)
+	if older, err := c.chooseOlder(ctx, e, a, target); older || err != nil {
+		if err == nil {
+			err = c.restoreOlder(ctx, e, a, target)
+		}
+		return err
+	}
+	sources, cleanUp, err := c.sources(ctx, e, a, target)
 	if err != nil {
 		return err
 	}
@@ -98,8 +105,8 @@ func (c *restoreCmd) explain(ctx context.Context, a *levels.Archive, err error) 
 	return err
 }
 
-func (c *restoreCmd) parse(now time.Time) (db wire.DB, target restore.Target, err error) {
-	db, err = wire.DB(c.Name), levels.CheckDB(c.Name)
+func (c *restoreCmd) parse(now time.Time) (target restore.Target, err error) {
+	err = errors.Join(levels.CheckDB(c.Name), c.olderFlags.check())
 	if _, none := wire.ParseDB(c.Name); none != nil {
 		c.NoStream = true // others name databases in other ways
 	}
@@ -111,17 +118,18 @@ func (c *restoreCmd) parse(now time.Time) (db wire.DB, target restore.Target, er
 	if err == nil && c.Timestamp != "" {
 		target.Time, err = parseTime(c.Timestamp, now)
 	}
-	return db, target, daemon.Exit(daemon.ExitUsage, err, "nothing was done")
+	return target, daemon.Exit(daemon.ExitUsage, err, "nothing was done")
 }
 
 // sources are the archive and, where the target may lie behind its end, the
 // newest end of the stream.
-func (c *restoreCmd) sources(ctx context.Context, e *env, a *levels.Archive, db wire.DB, target restore.Target) ([]restore.Source, func(), error) {
+func (c *restoreCmd) sources(ctx context.Context, e *env, a *levels.Archive, target restore.Target) ([]restore.Source, func(), error) {
 	nothing := func() {}
-	sources := []restore.Source{restore.Of(a, string(db))}
+	sources := []restore.Source{restore.Of(a, c.Name)}
 	if c.NoStream {
 		return sources, nothing, nil
 	}
+	db := wire.DB(c.Name)
 	after, covered, err := c.covered(ctx, a, string(db), target)
 	if err != nil || covered {
 		return sources, nothing, err
@@ -204,6 +212,7 @@ func (c *restoreCmd) check() func(context.Context, string) error {
 
 // result is what a restore did, or would do.
 type result struct {
+	Format    string       `json:"format"` // "ltx"
 	Output    string       `json:"output,omitempty"`
 	TXID      ltx.TXID     `json:"txid"`
 	Checksum  ltx.Checksum `json:"checksum"`
@@ -221,7 +230,8 @@ type planFile struct {
 
 func (c *restoreCmd) print(e *env, j *restore.Job, sources []restore.Source) error {
 	r := result{
-		TXID: j.Header.MaxTXID, Checksum: j.Post, Timestamp: restore.TimeOf(j.Header),
+		Format: "ltx",
+		TXID:   j.Header.MaxTXID, Checksum: j.Post, Timestamp: restore.TimeOf(j.Header),
 		Size:  int64(j.Header.Commit) * int64(j.Header.PageSize),
 		Bytes: j.Bytes, Requests: j.Requests,
 	}

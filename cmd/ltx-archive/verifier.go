@@ -31,6 +31,9 @@ type verifier struct {
 	db    string
 	share share
 
+	older                 []generationListing
+	olderFiles, olderRead int
+
 	waited   atomic.Bool // in vain, for a file to get its timestamp
 	mu       sync.Mutex
 	ends     map[string]ends // by key, of what was looked at

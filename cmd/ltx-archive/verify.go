@@ -35,6 +35,8 @@ type report struct {
 	Files    int       `json:"files"`
 	Read     int       `json:"read"` // files that were read whole
 	Problems []problem `json:"problems"`
+	// Generations are what Litestream 0.3 left there.
+	Generations []generationListing `json:"generations,omitempty"`
 }
 
 // Run verifies.
@@ -56,8 +58,14 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	if catalog == nil {
+	if err := v.verifyOlder(ctx, c.Parallelism); err != nil {
+		return err
+	}
+	if catalog == nil && len(v.older) == 0 {
 		return notFound(ctx, a, c.Name)
+	}
+	if catalog == nil {
+		catalog = &restore.Catalog{}
 	}
 	if c.JSON {
 		if err := daemon.PrintJSON(e.stdout, v.report(catalog)); err != nil {
@@ -71,7 +79,10 @@ func (c *verifyCmd) Run(ctx context.Context, e *env) error {
 	for _, s := range catalog.Stretches() {
 		fmt.Fprintf(e.stdout, "%s: restorable from TXID %s to %s\n", c.Name, s.First, s.Last)
 	}
-	fmt.Fprintf(e.stdout, "%d files, %d read whole, %d problems\n", len(catalog.Files), v.read(catalog), len(v.problems))
+	for _, g := range v.older {
+		fmt.Fprintf(e.stdout, "%s: generation %s: %s\n", c.Name, g.Name, g.reach())
+	}
+	fmt.Fprintf(e.stdout, "%d files, %d read whole, %d problems\n", len(catalog.Files)+v.olderFiles, v.read(catalog)+v.olderRead, len(v.problems))
 	return v.verdict()
 }
 
@@ -112,7 +123,10 @@ func (v *verifier) sorted() []problem {
 }
 
 func (v *verifier) report(catalog *restore.Catalog) report {
-	r := report{DB: v.db, Points: []points{}, Files: len(catalog.Files), Read: v.read(catalog), Problems: v.sorted()}
+	r := report{
+		DB: v.db, Points: []points{}, Files: len(catalog.Files) + v.olderFiles, Read: v.read(catalog) + v.olderRead,
+		Problems: v.sorted(), Generations: v.older,
+	}
 	for _, s := range catalog.Stretches() {
 		r.Points = append(r.Points, points(s))
 	}
@@ -130,5 +144,9 @@ func (v *verifier) verdict() error {
 			code, what = daemon.ExitUnverified, "damage"
 		}
 	}
-	return daemon.Exit(code, fmt.Errorf("archive of %s: %s found, %d problems", v.db, what, len(v.problems)), "nothing was changed; other points can still be restored; a full file (ltx-archive run asks for one) begins a new whole stretch")
+	next := "nothing was changed; other points can still be restored"
+	if len(v.ends) > 0 {
+		next += "; a full file (ltx-archive run asks for one) begins a new whole stretch"
+	}
+	return daemon.Exit(code, fmt.Errorf("archive of %s: %s found, %d problems", v.db, what, len(v.problems)), next)
 }

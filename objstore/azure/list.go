@@ -69,7 +69,7 @@ func (s *Store) listed(item *container.BlobItem) (info objstore.Info, ok bool) {
 	if !ok || objstore.CheckKey(key) != nil || item.Properties == nil || deref(item.Properties.ResourceType) == "directory" {
 		return objstore.Info{}, false
 	}
-	info = objstore.Info{Key: key, Size: deref(item.Properties.ContentLength)}
+	info = objstore.Info{Key: key, Size: deref(item.Properties.ContentLength), Modified: deref(item.Properties.LastModified).UTC()}
 	decodeMeta(&info, item.Metadata)
 	info.Meta = nil // told by Stat only
 	return info, true

@@ -88,7 +88,7 @@ func (s *Store) Stat(ctx context.Context, key string) (objstore.Info, error) {
 	if err != nil {
 		return objstore.Info{}, s.explain(ctx, err, "stat", key)
 	}
-	info := objstore.Info{Key: key, Size: deref(props.ContentLength)}
+	info := objstore.Info{Key: key, Size: deref(props.ContentLength), Modified: deref(props.LastModified).UTC()}
 	decodeMeta(&info, props.Metadata)
 	return info, nil
 }

@@ -47,6 +47,7 @@ func TestStore(t *testing.T) {
 			return open(t, Config{Path: filepath.Join(base, "no", "disk")})
 		},
 		ListTimestamps: true,
+		OneTime:        true,
 	}
 	if os.Getuid() != 0 {
 		b.Denied = func(t testing.TB) objstore.Store {

@@ -90,7 +90,10 @@ func (s *Store) Stat(ctx context.Context, key string) (objstore.Info, error) {
 
 // listed is what a listing tells of an object.
 func listed(key string, attrs *storage.ObjectAttrs) objstore.Info {
-	return objstore.Info{Key: key, Size: attrs.Size, Timestamp: timestampOf(attrs.Metadata)}
+	return objstore.Info{
+		Key: key, Size: attrs.Size, Timestamp: timestampOf(attrs.Metadata),
+		Modified: attrs.Created.UTC(), // of this content; Updated is of its metadata too
+	}
 }
 
 // timestampOf is zero where there is none, or none that can be read.
@@ -134,7 +137,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 		if after != "" {
 			query.StartOffset = s.prefix + after // inclusive
 		}
-		err := query.SetAttrSelection([]string{"Name", "Size", "Metadata"})
+		err := query.SetAttrSelection([]string{"Name", "Size", "Metadata", "Created"})
 		objects := s.bucket.Objects(ctx, query)
 		objects.PageInfo().MaxSize = s.page
 		for err == nil && ctx.Err() == nil {

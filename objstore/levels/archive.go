@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/superfly/ltx"
@@ -63,12 +64,14 @@ func (a *Archive) Files(ctx context.Context, db string, level Level, from ltx.TX
 
 // Databases lists the names of the databases that the archive holds, in the
 // order of their keys ("a-b" before "a", whose next character is the slash): one
-// or two requests each, and for [Root] one for each of its levels.
-func (a *Archive) Databases(ctx context.Context) iter.Seq2[string, error] {
+// or two requests each, and for [Root] one for each of its levels. also, if given,
+// says what else makes a database: files of other formats, by their keys behind the
+// database's name and its slash.
+func (a *Archive) Databases(ctx context.Context, also ...func(rest string) bool) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		root := false
 		for after := ""; ; {
-			name, next, err := a.nextDatabase(ctx, after)
+			name, next, err := a.nextDatabase(ctx, after, also)
 			if err != nil {
 				yield("", fmt.Errorf("list databases of %s: %w", a, err))
 				return
@@ -84,7 +87,7 @@ func (a *Archive) Databases(ctx context.Context) iter.Seq2[string, error] {
 
 // nextDatabase returns the first database with a key behind after, "" when
 // there is none, and behind which key to go on.
-func (a *Archive) nextDatabase(ctx context.Context, after string) (name, next string, err error) {
+func (a *Archive) nextDatabase(ctx context.Context, after string, also []func(rest string) bool) (name, next string, err error) {
 	for info, err := range a.store.List(ctx, "", after) {
 		if err != nil {
 			return "", "", err
@@ -93,7 +96,11 @@ func (a *Archive) nextDatabase(ctx context.Context, after string) (name, next st
 			return Root, behindLevel(info.Key), nil
 		}
 		name, rest, ok := strings.Cut(info.Key, "/")
-		if ok && a.isLevelKey(rest) {
+		other := func(rest string) bool { return slices.ContainsFunc(also, func(known func(string) bool) bool { return known(rest) }) }
+		if ok && other(info.Key) {
+			return Root, name + "/g", nil // behind all names in hex digits
+		}
+		if ok && (a.isLevelKey(rest) || other(rest)) {
 			return name, name + "0", nil // the character behind "/"
 		}
 	}

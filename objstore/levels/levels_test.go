@@ -188,6 +188,10 @@ func TestDatabases(t *testing.T) {
 		if !slices.Equal(sorted, names) {
 			t.Errorf("%v\nwant %v", sorted, names)
 		}
+		other := collect(t, a.Databases(t.Context(), func(rest string) bool { return rest == "file" }))
+		if !slices.Equal(slices.Sorted(slices.Values(other)), slices.Sorted(slices.Values(append(got, "a-c")))) {
+			t.Errorf("with another format: %v", other)
+		}
 		for name := range a.Databases(t.Context()) {
 			if name != got[0] {
 				t.Errorf("the first one is %s, and was %s", name, got[0])

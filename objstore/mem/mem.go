@@ -51,6 +51,7 @@ func (s *Store) Put(ctx context.Context, key string, r io.Reader, opts objstore.
 	o := object{body: body, info: objstore.Info{
 		Key: key, Size: int64(len(body)),
 		Timestamp: opts.Timestamp.Truncate(time.Millisecond).UTC(),
+		Modified:  time.Now().UTC(),
 		Meta:      maps.Clone(opts.Meta),
 	}}
 	s.mu.Lock()

@@ -26,12 +26,13 @@ const (
 // object is one meta message.
 type object struct {
 	jetstream.ObjectInfo
-	seq    uint64 // of the message; 0: there is none
-	places places // zero: put by something else
+	seq    uint64    // of the message; 0: there is none
+	stored time.Time // when the server stored it
+	places places    // zero: put by something else
 }
 
 func parseObject(m message) (object, error) {
-	o := object{seq: m.Seq}
+	o := object{seq: m.Seq, stored: m.Time.UTC()}
 	if err := json.Unmarshal(m.Data, &o.ObjectInfo); err != nil {
 		return object{}, fmt.Errorf("meta message %d: %w", m.Seq, err)
 	}
@@ -111,7 +112,7 @@ func (s *Store) Stat(ctx context.Context, key string) (objstore.Info, error) {
 
 // describe returns what List tells.
 func (o *object) describe(key string) objstore.Info {
-	return objstore.Info{Key: key, Size: int64(o.Size), Timestamp: o.timestamp()}
+	return objstore.Info{Key: key, Size: int64(o.Size), Timestamp: o.timestamp(), Modified: o.stored}
 }
 
 func (o *object) timestamp() time.Time {

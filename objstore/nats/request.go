@@ -20,6 +20,7 @@ const (
 	hdrDescription = "Description"
 	hdrSequence    = "Nats-Sequence"
 	hdrSubject     = "Nats-Subject"
+	hdrStored      = "Nats-Time-Stamp"
 	hdrLast        = "Nats-Last-Sequence"
 	hdrUpTo        = "Nats-UpTo-Sequence"
 )
@@ -157,7 +158,8 @@ func (s *Store) directMessage(m *nats.Msg) (message, error) {
 	if err != nil {
 		return message{}, fmt.Errorf("direct get from %s: sequence of an answer: %w", s.stream, err)
 	}
-	return message{Subject: m.Header.Get(hdrSubject), Seq: seq, Data: m.Data, header: m.Header}, nil
+	stored, _ := time.Parse(time.RFC3339Nano, m.Header.Get(hdrStored)) // zero: it does not tell
+	return message{Subject: m.Header.Get(hdrSubject), Seq: seq, Data: m.Data, Time: stored, header: m.Header}, nil
 }
 
 // batch is the answer to a request for several messages.

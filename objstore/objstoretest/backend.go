@@ -38,6 +38,9 @@ type Backend struct {
 	DeleteBatch int
 	// Coarse is the granularity of timestamps in Info, 0 for milliseconds.
 	Coarse time.Duration
+	// OneTime: an object has one time alone, so that Info.Modified is the timestamp
+	// it was put with (files). Elsewhere it is the storage's own.
+	OneTime bool
 	// ListTimestamps: List tells the timestamps, without requests of their own.
 	ListTimestamps bool
 	// PartSize is the size of the pieces of a streamed Put, 0: it has none.
@@ -71,6 +74,7 @@ func Run(t *testing.T, b Backend) {
 		{"List", testList},
 		{"ListOrder", testListOrder},
 		{"ListTimestamps", testListTimestamps},
+		{"Modified", testModified},
 		{"Delete", testDelete},
 		{"Many", testMany},
 		{"Streamed", testStreamed},

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -155,6 +156,40 @@ func testListTimestamps(t *testing.T, b Backend) {
 		} else if !info.Timestamp.IsZero() {
 			t.Errorf("the listing tells timestamp %s, want none", info.Timestamp)
 		}
+	}
+}
+
+// clockError is how far the storage's clock may be from ours; some keep whole
+// seconds.
+const clockError = 2 * time.Second
+
+// testModified: List and Stat tell when the storage wrote an object, by its own
+// clock and in UTC, whatever timestamp it was put with.
+func testModified(t *testing.T, b Backend) {
+	s := b.open(t)
+	var last time.Time
+	for round := range 2 { // the second one replaces the first
+		before := time.Now()
+		put(t, s, "a/x.ltx", content(uint64(round), 100))
+		infos := list(t, s, "a/", "")
+		stat, err := s.Stat(t.Context(), "a/x.ltx")
+		if err != nil || len(infos) != 1 {
+			t.Fatalf("%d objects, stat: %v", len(infos), err)
+		}
+		for call, info := range map[string]objstore.Info{"list": infos[0], "stat": stat} {
+			switch at := info.Modified; {
+			case at.Location() != time.UTC || !at.Equal(stat.Modified):
+				t.Errorf("%s: modified %s, stat says %s; want the same, in UTC", call, at, stat.Modified)
+			case b.OneTime && !at.Truncate(max(b.Coarse, 1)).Equal(stamp.Truncate(max(b.Coarse, 1))):
+				t.Errorf("%s: modified %s, want %s", call, at, stamp)
+			case !b.OneTime && (at.Before(before.Add(-clockError)) || at.After(time.Now().Add(clockError))):
+				t.Errorf("%s: modified %s, it was put at %s", call, at, before)
+			}
+		}
+		if stat.Modified.Before(last) {
+			t.Errorf("modified %s, and before that %s", stat.Modified, last)
+		}
+		last = stat.Modified
 	}
 }
 

@@ -33,7 +33,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[objsto
 					yield(objstore.Info{}, explain(ctx, what, ctx.Err()))
 					return
 				}
-				if !yield(objstore.Info{Key: key, Size: *o.Size}, nil) {
+				if !yield(objstore.Info{Key: key, Size: *o.Size, Modified: modified(o.LastModified)}, nil) {
 					return
 				}
 			}

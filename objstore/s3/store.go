@@ -149,11 +149,19 @@ func (s *Store) Stat(ctx context.Context, key string) (objstore.Info, error) {
 	if out.ContentLength == nil {
 		return objstore.Info{}, fmt.Errorf("%s: %w", what, objstore.Transient(errors.New("the answer has no length")))
 	}
-	info := objstore.Info{Key: key, Size: *out.ContentLength}
+	info := objstore.Info{Key: key, Size: *out.ContentLength, Modified: modified(out.LastModified)}
 	if err := readMeta(&info, out.Metadata); err != nil {
 		return objstore.Info{}, fmt.Errorf("%s: %w", what, err)
 	}
 	return info, nil
+}
+
+// modified is what S3 says of an object, in whole seconds.
+func modified(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
 }
 
 // probe returns the error of a GET request in place of the error of a HEAD

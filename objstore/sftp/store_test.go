@@ -59,6 +59,7 @@ func TestOpenSSH(t *testing.T) {
 		},
 		Coarse:         time.Second,
 		ListTimestamps: true,
+		OneTime:        true,
 		Quick:          true, // encrypting 64 MiB twice, under the race detector
 	})
 }
@@ -90,6 +91,7 @@ func TestInProcess(t *testing.T) {
 		},
 		Coarse:         time.Second,
 		ListTimestamps: true,
+		OneTime:        true,
 		Quick:          true,
 	})
 }

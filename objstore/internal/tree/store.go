@@ -242,7 +242,11 @@ func same(a, b fs.FileInfo) bool {
 }
 
 func (s *Store) info(key string, file fs.FileInfo) objstore.Info {
-	return objstore.Info{Key: key, Size: file.Size(), Timestamp: stamp(file.ModTime()), Coarse: s.cfg.Coarse}
+	return objstore.Info{
+		Key: key, Size: file.Size(),
+		Timestamp: stamp(file.ModTime()), Coarse: s.cfg.Coarse,
+		Modified: file.ModTime().UTC(), // the only time that a file has
+	}
 }
 
 // stamp is a time as objects keep it.

@@ -1,0 +1,9 @@
+package generations
+
+import (
+	"testing"
+
+	"github.com/ltxstream/ltxstream/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
