@@ -77,7 +77,7 @@ func TestOlder(t *testing.T) {
 	execute(t, "restore", w.Dir, w.DB, out, "--generation=0123456789abcdef").want(t, 10, first.Generation, "ltx-archive ls")
 	execute(t, "restore", w.Dir, w.DB, out, "--index=7fffffff").want(t, 10, "the last one is")
 	execute(t, "restore", w.Dir, w.DB, out, "--timestamp=2001-01-01").want(t, 10, "the first one is of")
-	execute(t, "restore", w.Dir, w.DB, out, "--txid=0000000000000001", "--no-stream").want(t, 10, "nothing of database")
+	execute(t, "restore", w.Dir, w.DB, out, "--txid=0000000000000001", "--no-stream").want(t, 10, "no files of database")
 	execute(t, "restore", w.Dir, "ap", out, "--index=1").want(t, 10, `no generations of database "ap"`)
 	empty(t, filepath.Dir(out))
 
