@@ -94,10 +94,9 @@ func sftpURL(t *testing.T) string {
 	return "sftp://" + d.User + "@" + d.Addr + filepath.Join(t.TempDir(), "archive") + "?create=true&identity=" + d.Identity + "&known-hosts=" + d.KnownHosts
 }
 
-// TestBackends: on every storage there is, what was published is archived, found
-// again by transaction and by time, and whole.
-func TestBackends(t *testing.T) {
-	t.Parallel()
+// onEachBackend runs a test with an empty archive on every storage there is.
+func onEachBackend(t *testing.T, test func(*testing.T, jetstream.JetStream, *levels.Archive)) {
+	t.Helper()
 	for name, archive := range map[string]func(*testing.T, jetstream.JetStream) *levels.Archive{
 		"directory": func(t *testing.T, js jetstream.JetStream) *levels.Archive {
 			return byURL(t, js, "file://"+filepath.Join(t.TempDir(), "archive"))
@@ -118,9 +117,16 @@ func TestBackends(t *testing.T) {
 				t.Skip("needs a storage server")
 			}
 			js := testenv.Node(t).JetStream()
-			archives(t, js, archive(t, js))
+			test(t, js, archive(t, js))
 		})
 	}
+}
+
+// TestBackends: on every storage there is, what was published is archived, found
+// again by transaction and by time, and whole.
+func TestBackends(t *testing.T) {
+	t.Parallel()
+	onEachBackend(t, archives)
 }
 
 // archives runs a bank into an archive and back.

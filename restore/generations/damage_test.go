@@ -137,7 +137,7 @@ func TestEachByteDamaged(t *testing.T) {
 		for n := range 11 {
 			at = append(at, len(good)-1-n)
 		}
-		for range 8 {
+		for range 4 {
 			at = append(at, rng.IntN(len(good)))
 		}
 		for _, i := range at {
@@ -228,10 +228,14 @@ func TestBrokenChain(t *testing.T) {
 			"page 0":      func(b []byte) { clear(b[:4]) },
 		} {
 			back := m.change(t, p, func(b []byte) []byte { f(b[first(p):]); return b })
-			if i+1 < len(m.parts) {
-				m.wantDamage(t, what, p.key)
-			} else {
+			if i+1 == len(m.parts) {
 				m.endsBefore(t, what, i)
+			} else {
+				m.wantDamage(t, what, p.key)
+				_, _, err := m.restored(t, Target{Time: p.time}) // more follows, though not for this target
+				if damage, ok := errors.AsType[*levels.DamageError](err); !ok || damage.Key != p.key {
+					t.Errorf("%s, by time: %v, want a DamageError of %s", what, err, p.key)
+				}
 			}
 			back()
 		}
@@ -278,6 +282,25 @@ func (m *made) endsBefore(t testing.TB, what string, i int) {
 	if err != nil || !bytes.Equal(got, m.states[i-1].db) || !strings.Contains(told, m.parts[i].key) {
 		t.Errorf("%s in the last segment: %v, told %q; want the state before it", what, err, told)
 	}
+	m.checks(t, what+" in the last segment", false, true)
+}
+
+// TestOverlap: a segment that reaches beyond where the next one begins.
+func TestOverlap(t *testing.T) {
+	t.Parallel()
+	m := oneChain(t, 15)
+	for i, p := range m.parts[:len(m.parts)-1] {
+		next := m.parts[i+1]
+		if p.snapshot || next.offset == 0 {
+			continue
+		}
+		back := m.change(t, p, func(b []byte) []byte { return append(b, next.content[:wal.FrameHeaderSize+512]...) })
+		m.wantDamage(t, "overlap", next.key)
+		if _, _, err := m.restored(t, Target{}); err == nil || !strings.Contains(err.Error(), "reaches to offset") {
+			t.Errorf("overlap: %v", err)
+		}
+		back()
+	}
 }
 
 // TestOtherPageSize: a WAL of another database.
@@ -320,12 +343,15 @@ func TestOpenTransaction(t *testing.T) {
 			m.wantDamage(t, "open transaction", p.key)
 			m.checks(t, "open transaction", false, true)
 		} else {
-			_, result, err := m.restored(t, Target{})
+			got, result, err := m.restored(t, Target{})
 			for n > 0 && !commits(n-1) {
 				n--
 			}
 			if want := p.offset + int64(len(p.content)-len(body)+n*frame); err != nil || result.Offset != want {
 				t.Errorf("open transaction at the end: %+v, %v, want offset %d", result, err, want)
+			}
+			if n == 0 && !bytes.Equal(got, m.states[i-1].db) {
+				t.Error("open transaction at the end: another state than that before it")
 			}
 			m.checks(t, "open transaction at the end", false, false)
 		}
@@ -365,8 +391,11 @@ func TestOlderSnapshot(t *testing.T) {
 		var told []error
 		got, _, err := m.restored(t, Target{}, func(c *Config) { c.OnTrouble = func(err error) { told = append(told, err) } })
 		if i == 0 {
-			if damage, ok := errors.AsType[*levels.DamageError](err); !ok || damage.Key != p.key {
-				t.Errorf("all damaged: %v, want a DamageError of %s", err, p.key)
+			_, _, byTime := m.restored(t, Target{Time: m.last().time}) // the other generation has a snapshot from before that
+			for _, err := range []error{err, byTime} {
+				if damage, ok := errors.AsType[*levels.DamageError](err); !ok || damage.Key != p.key {
+					t.Errorf("all damaged: %v, want a DamageError of %s", err, p.key)
+				}
 			}
 			break
 		}
@@ -521,6 +550,49 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestFrameBuffer: frames come back in order, from the file too, as often as it is
+// used.
+func TestFrameBuffer(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := frameBuffer{dir: dir}
+	const size = 1000
+	for _, n := range []int{3, 2*maxOpen/size + 7, 0, 5, maxOpen/size + 1} {
+		for _, drop := range []bool{true, false} {
+			for i := range n {
+				frame := make([]byte, size)
+				binary.LittleEndian.PutUint32(frame[500:], uint32(i))
+				if err := b.add(frame); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+				t.Fatalf("%v, %v", entries, err)
+			}
+			if drop {
+				if err := b.reset(); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			next := 0
+			err := b.drain(size, func(frame []byte) error {
+				if got := int(binary.LittleEndian.Uint32(frame[500:])); len(frame) != size || got != next {
+					return fmt.Errorf("frame %d, want %d", got, next)
+				}
+				next++
+				return nil
+			})
+			if err != nil || next != n {
+				t.Fatalf("%d frames, %v, want %d", next, err, n)
+			}
+		}
+	}
+	if err := b.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestLargeTransaction: one that does not fit into memory waits in a file, and
 // leaves none.
 func TestLargeTransaction(t *testing.T) {
@@ -559,7 +631,9 @@ func TestDownload(t *testing.T) {
 		objects = append(objects, o)
 	}
 	large := Object{Key: "x/large", Size: 2*pieceSize + 5}
-	s.put(t, large.Key, compressible(int(large.Size)), started)
+	body := bytes.Repeat([]byte("large"), int(large.Size)/5)
+	large.Size = int64(len(body))
+	s.put(t, large.Key, body, started)
 	s.hold = make(chan struct{})
 	f := download(t.Context(), s, append(objects, large), restore.Options{Parallelism: parallelism})
 	defer f.close()
@@ -582,7 +656,7 @@ func TestDownload(t *testing.T) {
 			t.Fatalf("%q, %v, want %q", b, err, want)
 		}
 	}
-	if b, err := io.ReadAll(&stored{fetch: f, left: large.pieces()}); err != nil || !bytes.Equal(b, compressible(int(large.Size))) {
+	if b, err := io.ReadAll(&stored{fetch: f, left: large.pieces()}); err != nil || !bytes.Equal(b, body) {
 		t.Fatalf("%d bytes, %v", len(b), err)
 	}
 	if top := s.top.Load(); top != parallelism {

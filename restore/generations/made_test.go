@@ -43,7 +43,6 @@ type part struct {
 	key        string
 	time       time.Time
 	content    []byte
-	committed  bool // it ends at a commit
 }
 
 // state is the database once a part had been written.
@@ -134,6 +133,7 @@ type shape struct {
 	segments    int // of each index, at most
 	pages       int // of a transaction, at most
 	bigEndian   bool
+	cut         bool // segments may end inside a transaction, as when Litestream reads its copy while it is written
 }
 
 var started = time.Date(2023, 5, 6, 7, 8, 9, 0, time.UTC)
@@ -167,6 +167,13 @@ type writer struct {
 	chain wal.Chain
 	pages map[uint32][]byte // committed in this WAL, the newest
 	size  uint32            // of the database, pages
+	ends  []commit          // in this WAL
+}
+
+// commit is the database after a transaction that ends at an offset of the WAL.
+type commit struct {
+	offset int
+	db     []byte
 }
 
 func (w *writer) generation(name string) {
@@ -183,12 +190,13 @@ func (w *writer) generation(name string) {
 		if i == 0 {
 			w.snapshot()
 		}
-		for n := range w.rng.IntN(w.segments) + 1 {
+		segments := w.rng.IntN(w.segments) + 1
+		for n := range segments {
 			if n > 0 {
 				w.transactions()
 			}
-			w.segment()
-			if w.shot != w.index+1 && w.rng.IntN(4) == 0 {
+			w.segment(n == segments-1)
+			if w.shot != w.index+1 && w.sent == len(w.wal) && w.rng.IntN(4) == 0 {
 				w.snapshot()
 			}
 		}
@@ -201,6 +209,7 @@ func (w *writer) generation(name string) {
 func (w *writer) begin() {
 	h := wal.FileHeader{BigEndian: w.bigEndian, PageSize: uint32(w.pageSize), Sequence: uint32(w.index), Salt: wal.Salt{w.rng.Uint32(), w.rng.Uint32()}}
 	w.wal, w.sent, w.pages = make([]byte, wal.FileHeaderSize), 0, map[uint32][]byte{}
+	w.ends = []commit{{0, w.base}}
 	w.chain = wal.StartChain(h, h.Encode(w.wal))
 }
 
@@ -240,6 +249,7 @@ func (w *writer) transaction() {
 		w.pages[pgno] = frame[wal.FrameHeaderSize:]
 	}
 	w.size = uint32(size)
+	w.ends = append(w.ends, commit{len(w.wal), w.database()})
 }
 
 // database is what a checkpoint of the WAL makes.
@@ -271,11 +281,20 @@ func (w *writer) snapshot() {
 	w.store(part{snapshot: true, content: file})
 }
 
-// segment stores what is new in the WAL.
-func (w *writer) segment() {
-	w.store(part{offset: int64(w.sent), content: slices.Clone(w.wal[w.sent:]), committed: true})
-	w.sent = len(w.wal)
-	w.m.states[len(w.m.states)-1].db = w.database()
+// segment stores what is new in the WAL; all of it if it is the last one.
+func (w *writer) segment(last bool) {
+	end := len(w.wal)
+	if w.cut && !last {
+		frame := w.chain.FrameSize()
+		end -= frame * w.rng.IntN((end-max(w.sent, wal.FileHeaderSize))/frame)
+	}
+	w.store(part{offset: int64(w.sent), content: slices.Clone(w.wal[w.sent:end])})
+	w.sent = end
+	for _, c := range w.ends {
+		if c.offset <= end {
+			w.m.states[len(w.m.states)-1].db = c.db
+		}
+	}
 }
 
 func (w *writer) store(p part) {

@@ -16,7 +16,8 @@ func TestEveryPoint(t *testing.T) {
 		"largest pages":  {seed: 3, pageSize: 65536, generations: 1, indexes: 3, segments: 3, pages: 5},
 		"big endian":     {seed: 4, pageSize: 1024, generations: 1, indexes: 4, segments: 4, pages: 6, bigEndian: true},
 		"many segments":  {seed: 5, pageSize: 512, generations: 1, indexes: 2, segments: 60, pages: 2},
-		"large segments": {seed: 6, pageSize: 65536, generations: 1, indexes: 2, segments: 2, pages: 60},
+		"cut segments":   {seed: 8, pageSize: 512, generations: 2, indexes: 3, segments: 5, pages: 7, cut: true},
+		"large segments": {seed: 6, pageSize: 65536, generations: 1, indexes: 2, segments: 2, pages: 24},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
