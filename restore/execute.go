@@ -35,30 +35,45 @@ func (e *VerifyError) Error() string {
 // next one with the same plan goes on there. A database that fails verification
 // or check is removed.
 func (j *Job) Run(ctx context.Context, path string, check func(ctx context.Context, path string) error) (err error) {
-	if j.Post == 0 {
-		// Without a checksum of the database only whole files can be verified.
-		if err := j.verifyFiles(ctx); err != nil {
-			return err
-		}
-	}
 	out, err := resume(path, j)
 	if err != nil {
 		return fmt.Errorf("restore to %s: %w", path, err)
 	}
 	defer func() { err = errors.Join(err, out.close()) }()
-	sum, err := j.fetchAll(ctx, out)
+	err = j.fetch(ctx, out)
+	if _, wrong := errors.AsType[*VerifyError](err); wrong || errors.Is(err, ltxfile.ErrDamaged) {
+		return errors.Join(err, out.Discard())
+	}
 	if err != nil {
 		return err
 	}
-	if len(out.done) > 0 {
+	return out.Finish(ctx, check)
+}
+
+// fetch brings all pages into the output, and proves them: by the checksum of the
+// database, or, where the plan leads to none, by that of each file.
+func (j *Job) fetch(ctx context.Context, out *resumable) error {
+	resumed := len(out.done) > 0
+	if j.Post == 0 && resumed { // an earlier run kept no tally
+		if err := j.verifyFiles(ctx); err != nil {
+			return err
+		}
+	}
+	sum, err := j.fetchAll(ctx, out)
+	switch {
+	case err != nil || j.Post == 0 && resumed:
+		return err
+	case j.Post == 0:
+		return j.checkTallies()
+	case resumed:
 		if sum, err = j.checksum(ctx, out); err != nil {
 			return err
 		}
 	}
-	if j.Post != 0 && sum != j.Post {
-		return errors.Join(&VerifyError{TXID: j.Header.MaxTXID, Got: sum, Want: j.Post, Resumed: len(out.done) > 0}, out.Discard())
+	if sum != j.Post {
+		return &VerifyError{TXID: j.Header.MaxTXID, Got: sum, Want: j.Post, Resumed: resumed}
 	}
-	return out.Finish(ctx, check)
+	return nil
 }
 
 // fetchAll fetches the segments that are not there yet, several at a time, and
@@ -130,6 +145,16 @@ func (j *Job) checksum(ctx context.Context, out *resumable) (ltx.Checksum, error
 		}
 	}
 	return sum, nil
+}
+
+// checkTallies holds each file, which was read whole, against its own checksum.
+func (j *Job) checkTallies() error {
+	for _, p := range j.files {
+		if err := p.tally.Check(p.trailer); err != nil {
+			return p.fault(err)
+		}
+	}
+	return nil
 }
 
 // verifyFiles reads each file of the plan whole.

@@ -30,6 +30,7 @@ type Job struct {
 
 	catalog  *Catalog
 	files    []*planned
+	pages    []location // by page number - 1
 	segments []segment
 	opts     Options
 }
@@ -51,6 +52,11 @@ type planned struct {
 	header ltx.Header
 	post   ltx.Checksum
 	start  int64 // offset of the page index
+	// trailer and tally prove the file where nothing proves the database: all of
+	// it is read then. tally is nil elsewhere.
+	trailer ltx.Trailer
+	tally   *ltxfile.Tally
+	head    []byte
 }
 
 func (p *planned) key() string { return p.source.Key(p.File.File) }
@@ -126,11 +132,11 @@ func (p *planned) readEnds(ctx context.Context) error {
 	if p.Size < ltx.HeaderSize+ltxfile.TailSize {
 		return p.fault(fmt.Errorf("%w: %d bytes are no LTX file", ltxfile.ErrDamaged, p.Size))
 	}
-	head := make([]byte, ltx.HeaderSize)
-	if err := p.read(ctx, 0, head); err != nil {
+	p.head = make([]byte, ltx.HeaderSize)
+	if err := p.read(ctx, 0, p.head); err != nil {
 		return err
 	}
-	hdr, err := ltxfile.ParseHeader(head)
+	hdr, err := ltxfile.ParseHeader(p.head)
 	if err == nil && (hdr.MinTXID != p.Min || hdr.MaxTXID != p.Max) {
 		err = fmt.Errorf("%w: it holds %s-%s", ltxfile.ErrDamaged, hdr.MinTXID, hdr.MaxTXID)
 	}
@@ -142,14 +148,13 @@ func (p *planned) readEnds(ctx context.Context) error {
 	if err := p.read(ctx, p.Size-ltxfile.TailSize, tail); err != nil {
 		return err
 	}
-	var t ltx.Trailer
-	if err := t.UnmarshalBinary(tail[ltxfile.TailSize-ltx.TrailerSize:]); err != nil {
+	if err := p.trailer.UnmarshalBinary(tail[ltxfile.TailSize-ltx.TrailerSize:]); err != nil {
 		return p.fault(fmt.Errorf("%w: trailer: %w", ltxfile.ErrDamaged, err))
 	}
-	if err := t.Validate(p.header); err != nil {
+	if err := p.trailer.Validate(p.header); err != nil {
 		return p.fault(fmt.Errorf("%w: trailer: %w", ltxfile.ErrDamaged, err))
 	}
-	p.post = t.PostApplyChecksum
+	p.post = p.trailer.PostApplyChecksum
 	p.start, err = ltxfile.IndexStart(tail, p.Size)
 	return p.fault(err)
 }
@@ -191,38 +196,68 @@ type location struct {
 }
 
 // locate reads the page indexes, the newest file first, until every page of the
-// database has its place, and cuts what wins into segments.
+// database has its place, and cuts what wins into segments. Where the plan leads to
+// no checksum of the database only whole files prove themselves: then all indexes
+// are read, and all frames make segments.
 func (j *Job) locate(ctx context.Context) error {
-	pages := make([]location, j.Header.Commit)
+	j.pages = make([]location, j.Header.Commit)
 	missing := ltxfile.PageCount(j.Header)
-	for i := len(j.files) - 1; i >= 0 && missing > 0; i-- {
+	whole := make([][]ltxfile.Entry, len(j.files))
+	for i := len(j.files) - 1; i >= 0 && (missing > 0 || j.Post == 0); i-- {
 		p := j.files[i]
-		r, err := p.source.Open(ctx, p.File.File, p.start, p.Size-ltxfile.TailSize-p.start)
-		if err != nil {
-			return p.fault(err)
+		if j.Post == 0 {
+			p.tally = ltxfile.NewTally(p.head, p.header.PageSize)
 		}
-		var won int64
-		err = ltxfile.ReadIndex(r, p.start, p.header.PageSize, p.header.Commit, func(e ltxfile.Entry) {
-			if e.Pgno <= j.Header.Commit && pages[e.Pgno-1].file == 0 && e.Pgno != j.Header.LockPgno() {
-				pages[e.Pgno-1] = location{offset: e.Offset, size: uint32(e.Size), file: int32(i) + 1}
-				won++
+		err := p.eachEntry(ctx, func(e ltxfile.Entry) {
+			if j.place(e, i) {
+				missing--
+			}
+			if p.tally != nil {
+				p.tally.Expect(e)
+				whole[i] = append(whole[i], e)
 			}
 		})
-		if err := errors.Join(err, r.Close()); err != nil {
-			return p.fault(err)
+		if err != nil {
+			return err
 		}
-		missing -= won
 	}
 	if missing > 0 {
 		return &ChainError{Key: j.files[0].key(), Before: "nothing", Reason: fmt.Sprintf("%d pages are in no file", missing)}
 	}
-	j.segments = cut(pages, len(j.files))
+	if j.Post != 0 {
+		j.segments = cut(winners(j.pages, len(j.files)), true)
+	} else {
+		j.segments = cut(whole, false)
+	}
 	for _, s := range j.segments {
-		j.Pages += int64(len(s.pages))
 		j.Bytes += s.size
 	}
-	j.Requests = int64(len(j.segments))
+	j.Pages, j.Requests = ltxfile.PageCount(j.Header), int64(len(j.segments))
 	return nil
+}
+
+// eachEntry reads the page index.
+func (p *planned) eachEntry(ctx context.Context, see func(ltxfile.Entry)) error {
+	r, err := p.source.Open(ctx, p.File.File, p.start, p.Size-ltxfile.TailSize-p.start)
+	if err != nil {
+		return p.fault(err)
+	}
+	err = ltxfile.ReadIndex(r, p.start, p.header.PageSize, p.header.Commit, see)
+	return p.fault(errors.Join(err, r.Close()))
+}
+
+// place notes where a page lies, unless a newer file has it.
+func (j *Job) place(e ltxfile.Entry, file int) bool {
+	if e.Pgno > j.Header.Commit || j.pages[e.Pgno-1].file != 0 || e.Pgno == j.Header.LockPgno() {
+		return false
+	}
+	j.pages[e.Pgno-1] = location{offset: e.Offset, size: uint32(e.Size), file: int32(file) + 1}
+	return true
+}
+
+// wins reports whether the database has page pgno from that file.
+func (j *Job) wins(pgno uint32, file int) bool {
+	return pgno <= j.Header.Commit && j.pages[pgno-1].file == int32(file)+1
 }
 
 // counter adds up what was fetched.

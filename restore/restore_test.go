@@ -591,18 +591,63 @@ func TestStretches(t *testing.T) {
 }
 
 // TestWithoutChecksums: files of Litestream, which bear no checksum of the
-// database: each is verified whole.
+// database: each proves itself, read once and whole.
 func TestWithoutChecksums(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, history.Config{Seed: 15, NoChecksums: true}, 20)
+	w := newWorld(t, history.Config{Seed: 15, NoChecksums: true, MaxBlob: 100_000}, 40)
 	w.put(t, levels.Snapshot, 1, 10)
-	w.put(t, levels.First, 11, 20)
-	path, _, err := w.restore(t, Target{})
-	if err := errors.Join(err, w.h.Check(path, 20)); err != nil {
+	for txid := ltx.TXID(11); txid <= 40; txid++ {
+		w.put(t, levels.First, txid, txid)
+	}
+	path, job, err := w.restore(t, Target{})
+	if err := errors.Join(err, w.h.Check(path, 40)); err != nil {
 		t.Fatal(err)
 	}
-	w.spoil(t, levels.File{Level: levels.First, Min: 11, Max: 20}, func(b []byte) []byte { b[len(b)-ltx.TrailerSize-30] ^= 4; return b })
-	if _, _, err = w.restore(t, Target{}); err == nil {
-		t.Fatal("damage without a checksum of the database went unseen")
+	var size int64
+	for _, f := range job.Plan {
+		size += f.Size
+	}
+	if job.Bytes > size {
+		t.Errorf("%d bytes are read of %d", job.Bytes, size)
+	}
+
+	// Cut short, it goes on, and trusts nothing of the first part.
+	store := &counting{Store: w.store, err: errors.New("the line broke")}
+	path = filepath.Join(t.TempDir(), "out.db")
+	for _, want := range []error{store.err, nil} {
+		store.failAt = 0
+		catalog, err := Read(t.Context(), Of(levels.New(store, levels.Decimal), "app"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		job, err := catalog.Prepare(t.Context(), 40, Options{Parallelism: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.requests.Store(0)
+		if want != nil {
+			store.failAt = job.Requests / 2
+		}
+		if err := job.Run(t.Context(), path, nil); !errors.Is(err, want) {
+			t.Fatalf("%v, want %v", err, want)
+		}
+	}
+	if err := w.h.Check(path, 40); err != nil {
+		t.Fatal(err)
+	}
+
+	for name, at := range map[string]int{"page index": ltx.TrailerSize + 30, "file checksum": 1} {
+		f := levels.File{Level: levels.First, Min: 25, Max: 25}
+		change := func(b []byte) []byte { b[len(b)-at] ^= 4; return b }
+		w.spoil(t, f, change)
+		path := filepath.Join(t.TempDir(), "out.db")
+		_, err := Restore(t.Context(), Config{Sources: []Source{Of(w.a, "app")}, Path: path})
+		if _, ok := errors.AsType[*DamageError](err); !ok {
+			t.Errorf("%s: %v, want a DamageError", name, err)
+		}
+		if left, _ := os.ReadDir(filepath.Dir(path)); len(left) > 0 {
+			t.Errorf("%s: left behind: %v", name, left)
+		}
+		w.spoil(t, f, change)
 	}
 }

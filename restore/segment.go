@@ -13,7 +13,8 @@ import (
 type segment struct {
 	file         int // index into Job.files
 	offset, size int64
-	pages        []ltxfile.Entry // that count, in order; between them lie some that do not
+	pages        []ltxfile.Entry // that count, in order; between them may lie some that do not
+	first        int             // of them, among all that count in the file
 }
 
 const (
@@ -24,20 +25,28 @@ const (
 	wasteShare = 100
 )
 
-// cut makes segments of the winning pages of n files: neighbours in a file are
-// fetched together, and across small gaps as long as all gaps together stay
-// within a hundredth of what is needed.
-func cut(pages []location, n int) (segments []segment) {
+// winners are, of each of n files, the pages that the database has from it.
+func winners(pages []location, n int) [][]ltxfile.Entry {
 	perFile := make([][]ltxfile.Entry, n)
 	for i, l := range pages {
 		if l.file > 0 {
 			perFile[l.file-1] = append(perFile[l.file-1], ltxfile.Entry{Pgno: uint32(i + 1), Offset: l.offset, Size: int64(l.size)})
 		}
 	}
-	for file, entries := range perFile { // in page order, and so by offset
-		widest := bridged(entries)
+	return perFile
+}
+
+// cut makes segments of pages of each file, in page order, and so by offset:
+// neighbours are fetched together, and with gaps also across small ones as long as
+// all gaps together stay within a hundredth of what is needed.
+func cut(perFile [][]ltxfile.Entry, gaps bool) (segments []segment) {
+	for file, entries := range perFile {
+		var widest int64
+		if gaps {
+			widest = bridged(entries)
+		}
 		for begin := 0; begin < len(entries); {
-			s := segment{file: file, offset: entries[begin].Offset}
+			s := segment{file: file, offset: entries[begin].Offset, first: begin}
 			end := begin
 			for ; end < len(entries); end++ {
 				e := entries[end]
@@ -85,15 +94,17 @@ func bridged(entries []ltxfile.Entry) int64 {
 
 // worker decodes segments; its buffers are reused.
 type worker struct {
-	job *Job
-	out *resumable
-	raw []byte // of the segment
-	run []byte // decoded pages that follow one another
-	sum ltx.Checksum
+	job   *Job
+	out   *resumable
+	raw   []byte // of the segment
+	run   []byte // decoded pages that follow one another
+	first uint32 // number of the first of them
+	spare []byte // room for a page that is not in the database
+	sum   ltx.Checksum
 }
 
-// fetch reads a segment, decodes its pages into the output, and returns the XOR
-// of their checksums.
+// fetch reads a segment, decodes its pages into the output, and adds their
+// checksums to the worker's.
 func (w *worker) fetch(ctx context.Context, s segment, fetched *counter) error {
 	p := w.job.files[s.file]
 	w.raw = slices.Grow(w.raw[:0], int(s.size))[:s.size]
@@ -101,28 +112,63 @@ func (w *worker) fetch(ctx context.Context, s segment, fetched *counter) error {
 		return err
 	}
 	fetched.add(s.size)
-	size := int(w.job.Header.PageSize)
-	shift := ltxfile.ShiftOf(w.job.Header.PageSize)
-	first := s.pages[0].Pgno
 	w.run = w.run[:0]
-	for _, e := range s.pages {
-		if e.Pgno != first+uint32(len(w.run)/size) || len(w.run) >= maxSegment {
-			if err := w.out.writePages(first, w.run, size); err != nil {
-				return err
-			}
-			first, w.run = e.Pgno, w.run[:0]
-		}
+	for i, e := range s.pages {
 		at := e.Offset - s.offset
 		frame, err := ltxfile.ParseFrame(w.raw[at:at+e.Size], e.Pgno)
 		if err != nil {
 			return p.fault(err)
 		}
-		n := len(w.run)
-		w.run = slices.Grow(w.run, size)[:n+size]
-		if err := frame.Decode(w.run[n:]); err != nil {
+		page, err := w.room(e.Pgno, s.file)
+		if err != nil {
+			return err
+		}
+		if err := frame.Decode(page); err != nil {
 			return p.fault(err)
 		}
-		w.sum ^= ltxfile.PageSum(shift, e.Pgno, ltxfile.DataCRC(w.run[n:]))
+		w.add(p, s.first+i, frame, page)
 	}
-	return w.out.writePages(first, w.run, size)
+	return w.flush()
+}
+
+// room returns where a page is decoded: behind those that go to the output, or aside.
+func (w *worker) room(pgno uint32, file int) ([]byte, error) {
+	size := int(w.job.Header.PageSize)
+	if !w.job.wins(pgno, file) {
+		if w.spare == nil {
+			w.spare = make([]byte, size)
+		}
+		return w.spare, nil
+	}
+	if pgno != w.first+uint32(len(w.run)/size) || len(w.run) >= maxSegment {
+		if err := w.flush(); err != nil {
+			return nil, err
+		}
+	}
+	if len(w.run) == 0 {
+		w.first = pgno
+	}
+	n := len(w.run)
+	w.run = slices.Grow(w.run, size)[:n+size]
+	return w.run[n:], nil
+}
+
+// add takes in a page's checksum. It is that of the database only if the page is.
+func (w *worker) add(p *planned, i int, f ltxfile.Frame, page []byte) {
+	crc := ltxfile.DataCRC(page)
+	if p.tally != nil {
+		p.tally.Read(i, f, crc)
+		return
+	}
+	w.sum ^= ltxfile.PageSum(ltxfile.ShiftOf(w.job.Header.PageSize), f.Pgno, crc)
+}
+
+// flush writes what is decoded.
+func (w *worker) flush() error {
+	if len(w.run) == 0 {
+		return nil
+	}
+	err := w.out.writePages(w.first, w.run, int(w.job.Header.PageSize))
+	w.run = w.run[:0]
+	return err
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // Sum is the running checksum of an LTX file: over the frame headers and the
-// decoded pages. [Scanner.Sum] is its beginning. Each page's own CRC, computed once and anywhere, is added to
-// it.
+// decoded pages. [Scanner.Sum] is its beginning. Each page's own CRC, computed once
+// and anywhere, is added to it.
 type Sum struct {
 	crc   uint64
 	shift *Shift
@@ -22,8 +22,10 @@ func newSum(pageSize uint32) Sum { return Sum{shift: ShiftOf(pageSize)} }
 func (s *Sum) bytes(b []byte) { s.crc = crc64iso.Update(s.crc, b) }
 
 // Page adds a frame, whose decoded page has the given [DataCRC].
-func (s *Sum) Page(f Frame, dataCRC uint64) {
-	s.bytes(f.header())
+func (s *Sum) Page(f Frame, dataCRC uint64) { s.page(f.header(), dataCRC) }
+
+func (s *Sum) page(header []byte, dataCRC uint64) {
+	s.bytes(header)
 	s.crc = dataCRC ^ s.shift.Apply(s.crc)
 }
 
