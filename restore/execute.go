@@ -101,7 +101,7 @@ func (j *Job) fetchAll(ctx context.Context, out *resumable) (ltx.Checksum, error
 	var sum ltx.Checksum
 	for range j.opts.Parallelism {
 		g.Go(func() error {
-			w := &worker{job: j, out: out}
+			w := j.newWorker(out)
 			for n := range queue {
 				if err := w.fetch(gctx, j.segments[n], fetched); err != nil {
 					return err

@@ -1,7 +1,11 @@
 package restore
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"slices"
 
 	"github.com/superfly/ltx"
@@ -18,8 +22,12 @@ type segment struct {
 }
 
 const (
-	// maxSegment bounds what is in memory for each request, bytes.
+	// maxSegment bounds what is fetched by one request, bytes.
 	maxSegment = 2 << 20
+	// maxRun bounds the decoded pages in memory of each worker, bytes.
+	maxRun = 1 << 20
+	// readAhead is how many bytes of a segment are in memory.
+	readAhead = 128 << 10
 	// wasteShare is what may be fetched beside the winning pages, to save
 	// requests: one part in wasteShare.
 	wasteShare = 100
@@ -96,39 +104,72 @@ func bridged(entries []ltxfile.Entry) int64 {
 type worker struct {
 	job   *Job
 	out   *resumable
-	raw   []byte // of the segment
-	run   []byte // decoded pages that follow one another
-	first uint32 // number of the first of them
-	spare []byte // room for a page that is not in the database
+	in    *bufio.Reader // of the segment
+	raw   []byte        // of the frame
+	run   []byte        // decoded pages that follow one another
+	first uint32        // number of the first of them
+	spare []byte        // room for a page that is not in the database
 	sum   ltx.Checksum
+}
+
+func (j *Job) newWorker(out *resumable) *worker {
+	return &worker{job: j, out: out, in: bufio.NewReaderSize(nil, readAhead)}
 }
 
 // fetch reads a segment, decodes its pages into the output, and adds their
 // checksums to the worker's.
-func (w *worker) fetch(ctx context.Context, s segment, fetched *counter) error {
+func (w *worker) fetch(ctx context.Context, s segment, fetched *counter) (err error) {
 	p := w.job.files[s.file]
-	w.raw = slices.Grow(w.raw[:0], int(s.size))[:s.size]
-	if err := p.read(ctx, s.offset, w.raw); err != nil {
-		return err
+	r, err := p.source.Open(ctx, p.File.File, s.offset, s.size)
+	if err != nil {
+		return p.fault(err)
 	}
-	fetched.add(s.size)
+	defer func() { err = errors.Join(err, p.fault(r.Close())) }()
+	w.in.Reset(r)
 	w.run = w.run[:0]
+	at := s.offset
 	for i, e := range s.pages {
-		at := e.Offset - s.offset
-		frame, err := ltxfile.ParseFrame(w.raw[at:at+e.Size], e.Pgno)
-		if err != nil {
-			return p.fault(err)
-		}
-		page, err := w.room(e.Pgno, s.file)
-		if err != nil {
+		if err := w.next(p, e, at); err != nil {
 			return err
 		}
-		if err := frame.Decode(page); err != nil {
-			return p.fault(err)
+		at = e.Offset + e.Size
+		if err := w.decode(p, s, i); err != nil {
+			return err
 		}
-		w.add(p, s.first+i, frame, page)
 	}
+	fetched.add(s.size)
 	return w.flush()
+}
+
+// next reads the frame of an entry, from offset at on.
+func (w *worker) next(p *planned, e ltxfile.Entry, at int64) error {
+	w.raw = slices.Grow(w.raw[:0], int(e.Size))[:e.Size]
+	_, err := w.in.Discard(int(e.Offset - at))
+	if err == nil {
+		_, err = io.ReadFull(w.in, w.raw)
+	}
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = fmt.Errorf("%w: it ends before %d: %w", ltxfile.ErrDamaged, e.Offset+e.Size, io.ErrUnexpectedEOF)
+	}
+	return p.fault(err)
+}
+
+// decode decodes the i-th page of a segment, which was read.
+func (w *worker) decode(p *planned, s segment, i int) error {
+	pgno := s.pages[i].Pgno
+	frame, err := ltxfile.ParseFrame(w.raw, pgno)
+	if err != nil {
+		return p.fault(err)
+	}
+	page, err := w.room(pgno, s.file)
+	if err != nil {
+		return err
+	}
+	if err := frame.Decode(page); err != nil {
+		return p.fault(err)
+	}
+	w.add(p, s.first+i, frame, page)
+	return nil
 }
 
 // room returns where a page is decoded: behind those that go to the output, or aside.
@@ -140,7 +181,7 @@ func (w *worker) room(pgno uint32, file int) ([]byte, error) {
 		}
 		return w.spare, nil
 	}
-	if pgno != w.first+uint32(len(w.run)/size) || len(w.run) >= maxSegment {
+	if pgno != w.first+uint32(len(w.run)/size) || len(w.run) >= maxRun {
 		if err := w.flush(); err != nil {
 			return nil, err
 		}
