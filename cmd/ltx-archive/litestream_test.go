@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,9 +13,7 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/ltxstream/ltxstream/objstore"
 	"github.com/ltxstream/ltxstream/objstore/levels"
-	natsobj "github.com/ltxstream/ltxstream/objstore/nats"
 	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/ltxstream/ltxstream/testenv/bank"
 	"github.com/ltxstream/ltxstream/testenv/child"
@@ -40,18 +36,29 @@ type ours struct {
 	proc   *process
 	web    string
 	points []point
-	// mirror brings what is new to where Litestream looks.
-	mirror func(testing.TB)
+
+	folder, name string // where it is: place.url(folder), and the database's name there
 }
 
+// newOurs archives where Litestream can read it: in NATS it looks at the root of a
+// bucket only.
 func newOurs(t *testing.T, pl *place, flags ...string) *ours {
 	t.Helper()
-	o := &ours{place: pl, mirror: func(testing.TB) {}}
+	if pl.node == nil {
+		return newOursAt(t, pl, "archive", "app", flags...)
+	}
+	o := newOursAt(t, pl, "alone", levels.Root, flags...)
+	o.replica = func(string) (string, []string) { return o.node.URL() + "/alone", nil }
+	return o
+}
+
+func newOursAt(t *testing.T, pl *place, folder, name string, flags ...string) *ours {
+	t.Helper()
+	o := &ours{place: pl, folder: folder, name: name}
 	if pl.node == nil {
 		o.p = publish(t, "app")
 	} else {
 		o.p = publishOn(t, pl.node, "app")
-		o.mirrorBucket(t)
 	}
 	if err := bank.Create(t.Context(), o.p.db, bank.Config{}); err != nil {
 		t.Fatal(err)
@@ -62,37 +69,12 @@ func newOurs(t *testing.T, pl *place, flags ...string) *ours {
 	}
 	t.Cleanup(func() { _ = o.teller.Close() })
 	o.p.commit(t) // so that the archiver need not look for databases again
-	o.proc, o.web = o.p.archive(t, pl.url("archive"), append([]string{"--flush=50ms", "--windows=300ms,1s", "--snapshot-interval=700ms"}, flags...)...)
+	to := pl.url(folder)
+	if name == levels.Root {
+		to = "app=" + to
+	}
+	o.proc, o.web = o.p.archive(t, to, append([]string{"--flush=50ms", "--windows=300ms,1s", "--snapshot-interval=700ms"}, flags...)...)
 	return o
-}
-
-// mirrorBucket gives Litestream a bucket of its own: it looks at the root of one
-// only, where ltx-archive has names.
-func (o *ours) mirrorBucket(t *testing.T) {
-	t.Helper()
-	js := o.node.JetStream()
-	from, errFrom := natsobj.New(t.Context(), natsobj.Config{JS: js, Bucket: "archive", Prefix: "app"})
-	to, errTo := natsobj.New(t.Context(), natsobj.Config{JS: js, Bucket: "alone"})
-	if err := errors.Join(errFrom, errTo); err != nil {
-		t.Fatal(err)
-	}
-	o.replica = func(string) (string, []string) { return o.node.URL() + "/alone", nil }
-	o.mirror = func(t testing.TB) {
-		t.Helper()
-		for info, err := range from.List(t.Context(), "", "") {
-			if err != nil {
-				t.Fatal(err)
-			}
-			body, err := objstore.ReadAll(t.Context(), from, info.Key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = to.Put(t.Context(), info.Key, bytes.NewReader(body), objstore.PutOptions{IfAbsent: true, Timestamp: info.Timestamp})
-			if err != nil && !errors.Is(err, fs.ErrExist) {
-				t.Fatal(err)
-			}
-		}
-	}
 }
 
 // grow makes some transactions, and waits until they are archived.
@@ -105,7 +87,6 @@ func (o *ours) grow(t testing.TB) ltx.Pos {
 	}
 	pos := o.p.commit(t)
 	archived(t, o.proc, o.web, pos)
-	o.mirror(t)
 	return pos
 }
 
@@ -117,7 +98,7 @@ func (o *ours) mark(t testing.TB) {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "out.db")
-	r := decode[result](t, o.execute(t, "restore", o.url("archive"), "app", out, "--no-stream", "--json", "--txid="+pt.pos.TXID.String()).want(t, 0))
+	r := decode[result](t, o.execute(t, "restore", o.url(o.folder), o.name, out, "--no-stream", "--json", "--txid="+pt.pos.TXID.String()).want(t, 0))
 	if pt.time = r.Timestamp; o.coarse { // Litestream sees whole seconds: what follows is of another one
 		next := pt.time.Truncate(time.Second).Add(time.Second)
 		pt.time = next.Add(-time.Millisecond)
@@ -135,7 +116,7 @@ func (o *ours) mark(t testing.TB) {
 func (o *ours) levelsOf(t testing.TB) map[levels.Level]int {
 	t.Helper()
 	n := map[levels.Level]int{}
-	for _, l := range decode[[]listing](t, o.execute(t, "ls", o.url("archive"), "app", "--json").want(t, 0))[0].Levels {
+	for _, l := range decode[[]listing](t, o.execute(t, "ls", o.url(o.folder), o.name, "--json").want(t, 0))[0].Levels {
 		n[l.Level] = l.Files
 	}
 	return n
@@ -220,7 +201,6 @@ func TestLitestreamReadsOurs(t *testing.T) {
 		if code := o.proc.stop(); code != 0 {
 			t.Fatalf("code %d: %s", code, o.proc.text())
 		}
-		o.mirror(t)
 
 		o.listedBy(t, v)
 		path, err := o.restoredBy(t, v)
@@ -252,7 +232,7 @@ func (o *ours) listedBy(t testing.TB, v litestream.Version) {
 	if err := json.Unmarshal([]byte("["+list), &theirs); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
-	files := decode[[]listing](t, o.execute(t, "ls", o.url("archive"), "app", "--json", "--files").want(t, 0))[0].Files
+	files := decode[[]listing](t, o.execute(t, "ls", o.url(o.folder), o.name, "--json", "--files").want(t, 0))[0].Files
 	for _, f := range files {
 		if !slices.ContainsFunc(theirs, func(r row) bool {
 			return r.Level == int(f.Level) && r.Min == f.Min.String() && r.Max == f.Max.String() && r.Size == f.Size
@@ -309,7 +289,7 @@ func TestLitestreamSeesTheRootOfABucket(t *testing.T) {
 	v := litestream.Current
 	_ = v.Path(t)
 	pl := natsPlace(t)
-	o := newOurs(t, pl)
+	o := newOursAt(t, pl, "archive", "app")
 	o.mark(t)
 	for _, more := range [][]string{nil, {"path: app"}} {
 		o.replica = func(string) (string, []string) { return o.node.URL() + "/archive", more }
@@ -348,5 +328,5 @@ func TestLitestreamIntoOurs(t *testing.T) {
 		return nil
 	})
 	litestream.Stop(t, p)
-	o.execute(t, "verify", o.url("archive"), "app").want(t, 22, "something else writes to this place")
+	o.execute(t, "verify", o.url(o.folder), o.name).want(t, 22, "something else writes to this place")
 }
