@@ -20,6 +20,8 @@ type Output struct {
 	path string // final
 	part string // while it is made
 	log  string // of the segments in it; see resumable
+
+	named bool // it has its final name
 }
 
 // ErrBusy says that another restore writes the same output.
@@ -106,13 +108,20 @@ func (o *Output) publish(ctx context.Context) error {
 	if err := os.Rename(o.part, o.path); err != nil {
 		return err
 	}
+	o.named = true
 	return errors.Join(remove(o.log), syncDir(filepath.Dir(o.path)))
 }
 
 var sideFiles = []string{"-wal", "-shm", "-journal"}
 
-// Discard removes what was made and has no final name yet.
-func (o *Output) Discard() error { return errors.Join(remove(o.part), remove(o.log)) }
+// Discard removes what was made, unless it has its final name: what has the hidden
+// one is another restore's then.
+func (o *Output) Discard() error {
+	if o.named {
+		return nil
+	}
+	return errors.Join(remove(o.part), remove(o.log))
+}
 
 // remove makes sure that there is no such file.
 func remove(path string) error {

@@ -89,7 +89,7 @@ type newest struct{ generations, ltx time.Time }
 
 func newestOf(ctx context.Context, a *levels.Archive, db string, older []generations.Generation, catalog *restore.Catalog, at time.Time) (n newest, err error) {
 	if !at.IsZero() {
-		n.generations, _ = generations.NewestSnapshot(older, at)
+		n.generations = generations.NewestSnapshot(older, at)
 		base, _, err := catalog.BaseBefore(ctx, at)
 		n.ltx = base.Timestamp
 		return n, err

@@ -118,11 +118,23 @@ func (g *Generation) Bytes() (n int64) {
 // walOf returns the segments of one index.
 func (g *Generation) walOf(index Index) []Segment {
 	at := func(i Index) int {
-		n, _ := slices.BinarySearchFunc(g.Segments, i, func(s Segment, i Index) int { return cmp.Compare(s.Index, i) })
+		n, _ := slices.BinarySearchFunc(g.Segments, i, bySegment)
 		return n
 	}
 	return g.Segments[at(index):at(index+1)]
 }
+
+// reachable are the segments from the first snapshot's index on. Those before are
+// what retention has not deleted yet.
+func (g *Generation) reachable() []Segment {
+	if len(g.Snapshots) == 0 {
+		return nil
+	}
+	n, _ := slices.BinarySearchFunc(g.Segments, g.Snapshots[0].Index, bySegment)
+	return g.Segments[n:]
+}
+
+func bySegment(s Segment, i Index) int { return cmp.Compare(s.Index, i) }
 
 // begins reports whether the WAL of an index has its first segment.
 func (g *Generation) begins(index Index) bool {

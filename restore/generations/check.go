@@ -67,7 +67,7 @@ func Check(ctx context.Context, cfg CheckConfig) (*Report, error) {
 		c.gaps(&all[i])
 	}
 	slices.SortFunc(c.problems, func(a, b Problem) int { return strings.Compare(a.Key+a.Reason, b.Key+b.Reason) })
-	return &Report{Generations: all, Read: c.done, Problems: c.problems}, nil
+	return &Report{Generations: all, Read: c.done, Problems: slices.Compact(c.problems)}, nil // names and content may tell the same
 }
 
 type checker struct {
@@ -92,7 +92,7 @@ func (c *checker) read(ctx context.Context, all []Generation) error {
 		for _, s := range gen.Snapshots {
 			whole([]Object{s.Object}, func(r *contents) error { return readSnapshot(r, s) })
 		}
-		for segments, next := range wals(gen.Segments, nil) {
+		for segments, next := range wals(gen.reachable(), nil) {
 			var objects []Object
 			for _, s := range segments {
 				objects = append(objects, s.Object)
@@ -149,7 +149,7 @@ func (c *checker) gaps(g *Generation) {
 		c.problems = append(c.problems, Problem{Key: g.Segments[0].Key, Reason: "nothing of its generation can be restored: there is no snapshot", Gap: true})
 		return
 	}
-	for _, gap := range gaps(g.Name, g.Snapshots[0].Index, g.Segments) {
+	for _, gap := range gaps(g.Name, g.Snapshots[0].Index, g.reachable()) {
 		c.problems = append(c.problems, Problem{Key: gap.Found.Key, Reason: gap.Error(), Gap: true})
 	}
 }

@@ -164,6 +164,32 @@ func TestEachByteDamaged(t *testing.T) {
 	m.holds(t, Target{}, m.last())
 }
 
+// TestLeftOver: what retention has not deleted yet, of before the first snapshot, is in
+// nobody's way.
+func TestLeftOver(t *testing.T) {
+	t.Parallel()
+	m, snapshots := withSnapshots(t, 2)
+	newest := snapshots[len(snapshots)-1]
+	deleted := false
+	for _, p := range m.parts {
+		switch {
+		case p.generation != newest.generation || p.index >= newest.index:
+		case p.snapshot:
+			_ = m.without(t, p)
+		case p.offset == 0 && !deleted:
+			_ = m.without(t, p)
+			deleted = true
+		default:
+			m.store.put(t, p.key, []byte("rubbish"), p.time)
+		}
+	}
+	m.holds(t, Target{}, m.last())
+	report, err := Check(t.Context(), CheckConfig{Store: m.store, DB: dbName, Whole: func(string) bool { return true }})
+	if err != nil || len(report.Problems) > 0 || !deleted {
+		t.Errorf("%+v, %v", report.Problems, err)
+	}
+}
+
 // TestMixedUp: objects that are whole, in the place of others.
 func TestMixedUp(t *testing.T) {
 	t.Parallel()

@@ -148,14 +148,7 @@ func generation(all []Generation, target Target) (*Generation, error) {
 	case target.Time.IsZero():
 		return Newest(all), nil
 	}
-	var best *Generation
-	var newest Snapshot
-	for i := range all {
-		s, ok := all[i].before(target.Time)
-		if ok && (best == nil || s.Time.After(newest.Time)) {
-			best, newest = &all[i], s
-		}
-	}
+	best := latest(all, func(g *Generation) time.Time { return g.before(target.Time).Time })
 	if best == nil {
 		return nil, &TargetError{Reason: "there is no snapshot from before " + clock(target.Time) + first(all)}
 	}
@@ -163,14 +156,26 @@ func generation(all []Generation, target Target) (*Generation, error) {
 }
 
 // Newest returns the generation that was written last, nil when there is none.
-func Newest(all []Generation) (newest *Generation) {
-	var written time.Time
-	for i := range all {
-		if _, last := all[i].Bounds(); newest == nil || last.After(written) {
-			newest, written = &all[i], last
-		}
+func Newest(all []Generation) *Generation {
+	newest := latest(all, func(g *Generation) time.Time { _, last := g.Bounds(); return last })
+	if newest == nil && len(all) > 0 {
+		newest = &all[len(all)-1] // the storage tells no times
 	}
 	return newest
+}
+
+// latest returns the generation with the latest of some time, and of several (storages
+// keep whole seconds) the one that began last; nil: none has one.
+func latest(all []Generation, of func(*Generation) time.Time) (best *Generation) {
+	var newest, begun time.Time
+	for i := range all {
+		at := of(&all[i])
+		first, _ := all[i].Bounds()
+		if at.After(newest) || best != nil && at.Equal(newest) && first.After(begun) {
+			best, newest, begun = &all[i], at, first
+		}
+	}
+	return best
 }
 
 // snapshot is the newest one that leads to a target.
@@ -190,25 +195,26 @@ func (g *Generation) snapshot(target Target) (Snapshot, error) {
 	return Snapshot{}, &TargetError{g.Name, "there is no snapshot from before " + clock(target.Time) + first([]Generation{*g})}
 }
 
-// before returns the newest snapshot by its time at or before t.
-func (g *Generation) before(t time.Time) (newest Snapshot, ok bool) {
+// before returns the newest snapshot by its time at or before t; one without a time:
+// there is none.
+func (g *Generation) before(t time.Time) (newest Snapshot) {
 	for _, s := range g.Snapshots {
-		if written(s.Object, t) && (!ok || !s.Time.Before(newest.Time)) {
-			newest, ok = s, true
+		if written(s.Object, t) && !s.Time.Before(newest.Time) {
+			newest = s
 		}
 	}
-	return newest, ok
+	return newest
 }
 
 // NewestSnapshot returns the time of the newest snapshot of any generation at or
-// before t; false: there is none.
-func NewestSnapshot(all []Generation, t time.Time) (at time.Time, ok bool) {
+// before t; zero: there is none.
+func NewestSnapshot(all []Generation, t time.Time) (at time.Time) {
 	for _, g := range all {
-		if s, found := g.before(t); found && (!ok || s.Time.After(at)) {
-			at, ok = s.Time, true
+		if s := g.before(t); s.Time.After(at) {
+			at = s.Time
 		}
 	}
-	return at, ok
+	return at
 }
 
 // written reports whether an object was written at t or before. What does not tell
