@@ -96,7 +96,9 @@ func (a *Archive) nextDatabase(ctx context.Context, after string, also []func(re
 			return Root, behindLevel(info.Key), nil
 		}
 		name, rest, ok := strings.Cut(info.Key, "/")
-		other := func(rest string) bool { return slices.ContainsFunc(also, func(known func(string) bool) bool { return known(rest) }) }
+		other := func(rest string) bool {
+			return slices.ContainsFunc(also, func(known func(string) bool) bool { return known(rest) })
+		}
 		if ok && other(info.Key) {
 			return Root, name + "/g", nil // behind all names in hex digits
 		}
