@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"database/sql"
 	"io"
 	"net/http"
 	"os"
@@ -60,15 +61,7 @@ func TestRunFollows(t *testing.T) {
 	p := background(t, args...)
 	reaches := func(p *process) {
 		t.Helper()
-		waitFor(t, p, func() bool {
-			resp, err := http.Get("http://" + web + "/status")
-			if err != nil {
-				return false // not listening yet
-			}
-			defer resp.Body.Close()
-			body, _ := io.ReadAll(resp.Body)
-			return strings.Contains(string(body), at(d.h.Len()))
-		})
+		d.reached(t, p, web)
 		if body := get(t, "http://"+web+"/readyz"); !strings.Contains(body, `"ready": true`) {
 			t.Error(body)
 		}
@@ -122,5 +115,75 @@ func TestBadFollow(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Dir(replica)); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// reached waits until a replica file holds what the history has at its end.
+func (d *litestreamDir) reached(t *testing.T, p *process, web string) {
+	t.Helper()
+	waitFor(t, p, func() bool {
+		resp, err := http.Get("http://" + web + "/status")
+		if err != nil {
+			return false // not listening yet
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return strings.Contains(string(body), at(d.h.Len()))
+	})
+}
+
+// TestFollowOverAnotherDatabase: a file that is there already and is no replica gets
+// the archive's content in place: who has it open sees the change.
+func TestFollowOverAnotherDatabase(t *testing.T) {
+	d := newLitestreamDir(t, 5)
+	file, web := filepath.Join(t.TempDir(), "app.db"), freePort(t)
+	db, err := sql.Open("sqlite3", "file:"+file+"?_journal_mode=WAL")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tables := func() (n int) {
+		t.Helper()
+		if err := db.QueryRow("SELECT count(*) FROM sqlite_schema WHERE name='mine'").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if _, err := db.Exec("PRAGMA page_size=4096; CREATE TABLE mine(a); INSERT INTO mine VALUES(1)"); err != nil || tables() != 1 {
+		t.Fatal(err)
+	}
+	p := background(t, "my.app="+file, "--archive", d.path, "--no-stream", "--poll-interval", "10ms", "--http", web)
+	d.reached(t, p, web)
+	if tables() != 0 {
+		t.Error("the reader still sees the other database")
+	}
+	if code := p.stop(); code != 0 {
+		t.Fatalf("stopped with code %d; log:\n%s", code, p.text())
+	}
+}
+
+// TestFollowHalfWritten: files that somebody has begun to write, under a name of
+// their own or, on a storage without a rename, under the final one, are waited for.
+func TestFollowHalfWritten(t *testing.T) {
+	d := newLitestreamDir(t, 5)
+	file, web := filepath.Join(t.TempDir(), "app.db"), freePort(t)
+	p := background(t, "my.app="+file, "--archive", d.path, "--no-stream", "--poll-interval", "10ms", "--http", web)
+	d.reached(t, p, web)
+	d.h.Grow(t, 1)
+	next := d.h.Len()
+	path := filepath.Join(d.path, d.a.Key("my.app", levels.File{Level: levels.Stream, Min: next, Max: next}))
+	whole := d.h.File(next)
+	for _, name := range []string{path + ".tmp", path} {
+		if err := os.WriteFile(name, whole[:len(whole)/2], 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, p, func() bool { return strings.Contains(p.text(), "cannot be used") })
+	if err := os.WriteFile(path, whole, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.reached(t, p, web)
+	if code := p.stop(); code != 0 {
+		t.Fatalf("stopped with code %d; log:\n%s", code, p.text())
 	}
 }
