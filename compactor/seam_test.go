@@ -124,6 +124,12 @@ func TestContinuedArchive(t *testing.T) {
 				ar.h.Grow(t, 1+rng.IntN(4))
 				ar.flush(t)
 			}
+			for range 4 { // until nothing of theirs is inside the window
+				ar.h.Skip(2 * time.Minute)
+				ar.h.Grow(t, 1)
+				ar.flush(t)
+				ar.settle(t, rng)
+			}
 			if err := ar.c.Lost(); err != nil {
 				t.Error(err)
 			}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/archiver"
@@ -22,6 +23,7 @@ import (
 	"github.com/ltxstream/ltxstream/testenv/oracle"
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 	"github.com/ltxstream/ltxstream/testenv/storage"
+	"github.com/ltxstream/ltxstream/wire"
 )
 
 // destination is where Litestream keeps a database: for its own configuration, for its
@@ -192,6 +194,13 @@ func continueLitestream(t *testing.T, r *destination) {
 	r.verified(t)
 
 	if r.db == string(appDB) { // a subscriber knows no other name
+		str, err := js.Stream(t.Context(), wire.DefaultStream)
+		if err == nil { // as the archiver does, when it has the time
+			err = str.Purge(t.Context(), jetstream.WithPurgeSubject(appDB.DataSubject()), jetstream.WithPurgeKeep(1))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		sub, _ := replicate(t, js, appDB, f.replica, func(c *subscriber.Config) {
 			c.Bootstrapper = &archive.Bootstrapper{Archive: r.archive, Dir: t.TempDir(), Logger: logger(t, "base")}
 		})
