@@ -56,17 +56,13 @@ func (inv *Inventory) stamp(ctx context.Context, a *levels.Archive, db string, t
 	return nil
 }
 
-func compareFiles(a, b levels.File) int {
-	return cmp.Or(cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max))
-}
-
 // Add notes a file that was written.
 func (inv *Inventory) Add(f levels.File) {
 	if inv.files == nil {
 		inv.files = map[levels.Level][]levels.File{}
 	}
 	files := inv.files[f.Level]
-	i, found := slices.BinarySearchFunc(files, f, compareFiles)
+	i, found := slices.BinarySearchFunc(files, f, levels.CompareRange)
 	if found {
 		files[i] = f
 		return
@@ -76,7 +72,7 @@ func (inv *Inventory) Add(f levels.File) {
 
 // has reports whether a file of that range is known.
 func (inv *Inventory) has(f levels.File) bool {
-	_, found := slices.BinarySearchFunc(inv.files[f.Level], f, compareFiles)
+	_, found := slices.BinarySearchFunc(inv.files[f.Level], f, levels.CompareRange)
 	return found
 }
 
@@ -84,7 +80,7 @@ func (inv *Inventory) has(f levels.File) bool {
 func (inv *Inventory) Remove(gone []levels.File) {
 	for _, f := range gone {
 		files := inv.files[f.Level]
-		if i, found := slices.BinarySearchFunc(files, f, compareFiles); found {
+		if i, found := slices.BinarySearchFunc(files, f, levels.CompareRange); found {
 			inv.files[f.Level] = slices.Delete(files, i, i+1)
 		}
 	}
@@ -102,27 +98,17 @@ func (inv *Inventory) clone() *Inventory {
 func (inv *Inventory) Level(level levels.Level) []levels.File { return inv.files[level] }
 
 // Max is the last TXID of a level, 0: it has no files.
-func (inv *Inventory) Max(level levels.Level) ltx.TXID { return newest(inv.files[level]).Max }
+func (inv *Inventory) Max(level levels.Level) ltx.TXID { return levels.Newest(inv.files[level]).Max }
 
 // End is the newest file of all: where the archive ends. It is one of level 0
 // where Litestream had not merged its newest files when it was stopped.
 func (inv *Inventory) End() (end levels.File) {
 	for _, level := range []levels.Level{levels.First, levels.Snapshot, levels.Stream} {
-		if f := newest(inv.files[level]); f.Max > end.Max {
+		if f := levels.Newest(inv.files[level]); f.Max > end.Max {
 			end = f
 		}
 	}
 	return end
-}
-
-// newest is the file that ends last: two writers can have made some that overlap.
-func newest(files []levels.File) (last levels.File) {
-	for _, f := range files {
-		if f.Max > last.Max {
-			last = f
-		}
-	}
-	return last
 }
 
 // all returns every file by Min.
@@ -130,6 +116,6 @@ func (inv *Inventory) all() (all []levels.File) {
 	for _, files := range inv.files {
 		all = append(all, files...)
 	}
-	slices.SortFunc(all, func(a, b levels.File) int { return cmp.Or(compareFiles(a, b), cmp.Compare(a.Level, b.Level)) })
+	slices.SortFunc(all, func(a, b levels.File) int { return cmp.Or(levels.CompareRange(a, b), cmp.Compare(a.Level, b.Level)) })
 	return all
 }

@@ -145,7 +145,7 @@ func TestInventory(t *testing.T) {
 	if end := inv.End(); end.Level != levels.First || end.Max != 7 || inv.Max(levels.Snapshot) != 5 {
 		t.Errorf("end: %s", end)
 	}
-	if !slices.IsSortedFunc(inv.Level(1), compareFiles) {
+	if !slices.IsSortedFunc(inv.Level(1), levels.CompareRange) {
 		t.Error("not in order")
 	}
 }

@@ -110,4 +110,4 @@ func PickSnapshot(inv *Inventory, s Schedule, now time.Time) []levels.File {
 }
 
 // newestSnapshot is the one that ends last; zero: there is none.
-func (inv *Inventory) newestSnapshot() levels.File { return newest(inv.Level(levels.Snapshot)) }
+func (inv *Inventory) newestSnapshot() levels.File { return levels.Newest(inv.Level(levels.Snapshot)) }

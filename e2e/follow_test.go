@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ltxstream/ltxstream/objstore/open"
+	"github.com/ltxstream/ltxstream/replica"
 	"github.com/ltxstream/ltxstream/subscriber"
 	"github.com/ltxstream/ltxstream/subscriber/archive"
 	"github.com/ltxstream/ltxstream/testenv"
@@ -28,13 +29,9 @@ func followerConfig(ctx context.Context, url string, db wire.DB, path string, lo
 	if err != nil {
 		return cfg, nil, err
 	}
-	cfg = subscriber.Config{DB: db, Path: path, StateDir: subscriberState(path), PollInterval: 10 * time.Millisecond, SoftWALLimit: 128 << 10, Logger: log}
+	cfg = subscriber.Config{DB: db, Path: path, StateDir: replica.StateDirOf(path), PollInterval: 10 * time.Millisecond, SoftWALLimit: 128 << 10, Logger: log}
 	cfg.Bootstrapper = &archive.Follower{Archive: a, StateDir: cfg.StateDir, Dir: filepath.Dir(path), Logger: log}
 	return cfg, a.Store().Close, nil
-}
-
-func subscriberState(path string) string {
-	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"-ltx")
 }
 
 // followerJob follows the archive at spec.URL in a process of its own.
@@ -114,15 +111,15 @@ func TestFollowLitestream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	replica := testenv.OpenDB(t, f.replica, sqlconn.Options{Mode: "ro"})
+	db := testenv.OpenDB(t, f.replica, sqlconn.Options{Mode: "ro"})
 	testenv.Until(t, patience, fmt.Sprintf("transfer %d", rep.Report.LastSeq), func() error {
-		st, err := bank.Check(t.Context(), replica)
+		st, err := bank.Check(t.Context(), db)
 		if err == nil && st.Seq != rep.Report.LastSeq {
 			err = fmt.Errorf("the replica has transfer %d", st.Seq)
 		}
 		return err
 	})
-	_ = replica.Close()
+	_ = db.Close()
 	total := c.disperse(t)
 	last := sub.waitFor("the end", live)
 	t.Logf("%d checks, %d kills, %d long pauses, primary %s, replica at %s", total, followRounds, down, rep.Report, last.Status.TXID)

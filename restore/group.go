@@ -3,11 +3,13 @@ package restore
 import (
 	"cmp"
 	"slices"
+
+	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
 func sortedByMin(files []File) []File {
 	sorted := slices.Clone(files)
-	slices.SortFunc(sorted, func(a, b File) int { return cmp.Or(cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max)) })
+	slices.SortFunc(sorted, func(a, b File) int { return levels.CompareRange(a.File, b.File) })
 	return sorted
 }
 

@@ -70,7 +70,7 @@ func Plan(files []File, to ltx.TXID) ([]File, error) {
 	}
 	sorted := slices.Clone(files)
 	slices.SortFunc(sorted, func(a, b File) int {
-		return cmp.Or(cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max), cmp.Compare(b.Level, a.Level))
+		return cmp.Or(levels.CompareRange(a.File, b.File), cmp.Compare(b.Level, a.Level))
 	})
 	var best []File
 	for _, base := range bases(sorted, to) {

@@ -100,7 +100,7 @@ func (r *restorer) once(ctx context.Context) (*Job, error) {
 }
 
 func sameFile(a, b File) bool {
-	return a.Source == b.Source && a.Level == b.Level && a.Min == b.Min && a.Max == b.Max
+	return a.Source == b.Source && a.Is(b.File)
 }
 
 // learn decides whether another plan may do better after err; nil: it may.

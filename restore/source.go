@@ -72,6 +72,16 @@ type Catalog struct {
 	Files   []File
 }
 
+// Newest is the file that ends last; zero where there is none.
+func (c *Catalog) Newest() (last levels.File) {
+	for _, f := range c.Files {
+		if f.Max > last.Max {
+			last = f.File
+		}
+	}
+	return last
+}
+
 // Read lists all sources: one request or more for each level that there could
 // be.
 func Read(ctx context.Context, sources ...Source) (*Catalog, error) {

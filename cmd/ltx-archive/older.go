@@ -95,13 +95,7 @@ func newestOf(ctx context.Context, a *levels.Archive, db string, older []generat
 		return n, err
 	}
 	_, n.generations = generations.Newest(older).Bounds()
-	last := catalog.Files[0].File
-	for _, f := range catalog.Files {
-		if f.Max > last.Max {
-			last = f.File
-		}
-	}
-	last, err = a.StampedByHeader(ctx, db, last)
+	last, err := a.StampedByHeader(ctx, db, catalog.Newest())
 	n.ltx = last.Timestamp
 	return n, err
 }

@@ -76,7 +76,7 @@ func (v *verifier) verify(ctx context.Context, parallelism int) (catalog *restor
 	return catalog, nil
 }
 
-func sameFile(a, b restore.File) bool { return a.Level == b.Level && a.Min == b.Min && a.Max == b.Max }
+func sameFile(a, b restore.File) bool { return a.Is(b.File) }
 
 func (v *verifier) found(f levels.File, chain bool, format string, args ...any) {
 	v.mu.Lock()
@@ -263,12 +263,7 @@ func (v *verifier) chains(catalog *restore.Catalog) (found bool) {
 	}
 	holes := v.holes(slices.Concat(ofLevel[levels.Stream], ofLevel[levels.First]), ofLevel[levels.Snapshot])
 	stretches := catalog.Stretches()
-	newest := catalog.Files[0].File
-	for _, f := range catalog.Files {
-		if f.Max > newest.Max {
-			newest = f.File
-		}
-	}
+	newest := catalog.Newest()
 	switch n := len(stretches); {
 	case n == 0:
 		v.found(newest, true, "nothing can be restored: there is no file of a whole database")

@@ -25,8 +25,7 @@ const followPoll = "10ms"
 // directory that Litestream writes: commit → visible to a fresh reader of another
 // process, and what a reader that keeps its connection open sees.
 func follow(ctx context.Context, b *bench) error {
-	if _, err := os.Stat(b.litestream); err != nil {
-		fmt.Printf("\nfollowing Litestream: skipped, %s is missing: make servers\n", b.litestream)
+	if !b.hasLitestream("following Litestream") {
 		return nil
 	}
 	dir, err := b.scratch()

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 )
 
@@ -20,8 +17,7 @@ const (
 // besideLitestream restores one archive of Litestream's in a directory, a snapshot
 // and many increments, with Litestream and with ltx-archive, in turns.
 func besideLitestream(ctx context.Context, b *bench) error {
-	if _, err := os.Stat(b.litestream); err != nil {
-		fmt.Printf("\nrestore beside Litestream: skipped, %s is missing: make servers, or name it with -litestream\n", b.litestream)
+	if !b.hasLitestream("restore beside Litestream") {
 		return nil
 	}
 	dir, err := b.scratch()
@@ -91,19 +87,24 @@ dbs:
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return "", err
 	}
-	var log bytes.Buffer
-	cmd := exec.CommandContext(ctx, b.litestream, "replicate", "-config", config)
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
+	writer, err := spawn(b.litestream, "replicate", "-config", config)
+	if err != nil {
 		return "", err
 	}
-	err = increase(ctx, db, archive)
-	err = errors.Join(err, cmd.Process.Signal(syscall.SIGTERM))
-	_ = cmd.Wait() // it says that it got a signal
-	if err != nil {
-		return "", fmt.Errorf("litestream replicate: %w: %s", err, log.String())
+	if err := errors.Join(increase(ctx, db, archive), writer.end()); err != nil {
+		return "", fmt.Errorf("litestream replicate: %w: %s", err, writer.log.String())
 	}
 	return archive, nil
+}
+
+// hasLitestream reports whether there is a Litestream, and says what is skipped
+// without one.
+func (b *bench) hasLitestream(what string) bool {
+	_, err := os.Stat(b.litestream)
+	if err != nil {
+		fmt.Printf("\n%s: skipped, %s is missing: make servers, or name it with -litestream\n", what, b.litestream)
+	}
+	return err == nil
 }
 
 // increase changes rows, and waits each time until Litestream has written a file

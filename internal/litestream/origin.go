@@ -115,8 +115,7 @@ func (o Origin) find(ctx context.Context) (db string, end levels.File, err error
 // nothing says why there is no file.
 func (o Origin) nothing(ctx context.Context) error {
 	for _, db := range o.Names {
-		prefix := strings.TrimPrefix(db+"/generations/", levels.Root+"/")
-		for _, err := range o.Archive.Store().List(ctx, prefix, "") {
+		for _, err := range o.Archive.Store().List(ctx, levels.Folder(db)+"generations/", "") {
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,7 @@
 package levels
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -40,6 +41,23 @@ func (f File) Name() string { return ltx.FormatFilename(f.Min, f.Max) }
 // IsBase reports whether the file holds a whole database.
 func (f File) IsBase() bool { return f.Min == 1 }
 
+// Is reports whether both are the same file: of one level and one range.
+func (f File) Is(g File) bool { return f.Level == g.Level && CompareRange(f, g) == 0 }
+
+// CompareRange orders files by Min, then by Max.
+func CompareRange(a, b File) int { return cmp.Or(cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max)) }
+
+// Newest is the file that ends last, of several the first one; zero where there is
+// none. It need not be the last by Min: two writers can have made some that overlap.
+func Newest(files []File) (last File) {
+	for _, f := range files {
+		if f.Max > last.Max {
+			last = f
+		}
+	}
+	return last
+}
+
 func (f File) String() string { return fmt.Sprintf("level %d %s-%s", f.Level, f.Min, f.Max) }
 
 // Root is the name of the database whose level folders lie at the archive's URL
@@ -63,6 +81,15 @@ func CheckDB(name string) error {
 	return nil
 }
 
+// Folder is the key prefix of all that an archive has of a database, with its final
+// slash; "" for Root.
+func Folder(db string) string {
+	if db == Root {
+		return ""
+	}
+	return db + "/"
+}
+
 // Layout is how level folders are called below the folder of a database.
 type Layout int
 
@@ -75,14 +102,10 @@ const (
 
 // folder is the key prefix of a level, with its final slash.
 func (l Layout) folder(db string, level Level) string {
-	above := db + "/"
-	if db == Root {
-		above = ""
-	}
 	if l == Hex {
-		return fmt.Sprintf("%s%04x/", above, int(level))
+		return fmt.Sprintf("%s%04x/", Folder(db), int(level))
 	}
-	return fmt.Sprintf("%sltx/%d/", above, int(level))
+	return fmt.Sprintf("%sltx/%d/", Folder(db), int(level))
 }
 
 // parseKey reads the range out of a key below folder; ok is false for keys that

@@ -11,12 +11,7 @@ import (
 
 // folder is the key prefix of the generations of a database, with its final
 // slash; the layout is the same on every storage.
-func folder(db string) string {
-	if db == levels.Root {
-		return "generations/"
-	}
-	return db + "/generations/"
-}
+func folder(db string) string { return levels.Folder(db) + "generations/" }
 
 // Index numbers the WALs of a generation: SQLite restarts its WAL, and the next
 // index begins.

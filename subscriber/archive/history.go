@@ -17,7 +17,7 @@ func (s *search) continuation(ctx context.Context, files []levels.File) (changes
 	if s.after.IsZero() {
 		return nil, false, nil
 	}
-	if last := newestOf(files); last.Max < s.after.TXID {
+	if last := levels.Newest(files); last.Max < s.after.TXID {
 		replaced, err = s.replacedBy(ctx, last)
 		return nil, replaced, err
 	}
@@ -27,7 +27,7 @@ func (s *search) continuation(ctx context.Context, files []levels.File) (changes
 	case err != nil:
 		return nil, false, err
 	case !same: // where nothing newer will come to replace it, it is replaced now
-		return nil, s.follows && newestOf(files).Max == s.after.TXID, nil
+		return nil, s.follows && levels.Newest(files).Max == s.after.TXID, nil
 	}
 	return changes, false, nil
 }

@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,13 +72,13 @@ func (s *search) once(ctx context.Context) (*subscriber.Base, error) {
 	if err != nil {
 		return nil, err
 	}
-	whole, errWhole := planWhole(files, newestOf(files).Max)
+	whole, errWhole := planWhole(files, levels.Newest(files).Max)
 	wholeEnd, changesEnd := end(whole), end(changes)
 	switch {
 	case replaced && wholeEnd > 0:
 		s.log.Warn("the replica's position is not of the archive's history", "db", s.db, "have", s.after.TXID, "archive", wholeEnd)
 		return s.merge(ctx, whole, true)
-	case newestOf(files).Max == s.after.TXID && !replaced:
+	case levels.Newest(files).Max == s.after.TXID && !replaced:
 		return nil, subscriber.ErrUpToDate
 	case max(wholeEnd, changesEnd) <= s.after.TXID: // a replica never goes back
 		return nil, s.stuck(files, wholeEnd, errWhole)
@@ -98,7 +97,7 @@ func (s *search) shorter(changes, whole []levels.File) bool {
 
 // stuck says why nothing leads on from the position.
 func (s *search) stuck(files []levels.File, wholeEnd ltx.TXID, err error) error {
-	switch newest := newestOf(files).Max; {
+	switch newest := levels.Newest(files).Max; {
 	case newest < s.after.TXID:
 		err = fmt.Errorf("it ends at TXID %s, before the replica's %s: it lost its newest files, or is not written yet; the replica stays as it is, and goes on once the archive is past it; to begin anew, move replica and state directory away",
 			newest, s.after.TXID)
@@ -123,22 +122,13 @@ func (s *search) list(ctx context.Context, first, last levels.Level, from ltx.TX
 			if err != nil {
 				return nil, err
 			}
-			if !slices.ContainsFunc(s.bad, func(b levels.File) bool { return b.Level == f.Level && b.Min == f.Min && b.Max == f.Max }) {
+			if !slices.ContainsFunc(s.bad, f.Is) {
 				files = append(files, f)
 			}
 		}
 	}
-	slices.SortFunc(files, func(a, b levels.File) int { return cmp.Or(cmp.Compare(a.Min, b.Min), cmp.Compare(a.Max, b.Max)) })
+	slices.SortFunc(files, levels.CompareRange)
 	return files, nil
-}
-
-func newestOf(files []levels.File) (newest levels.File) {
-	for _, f := range files {
-		if f.Max > newest.Max {
-			newest = f
-		}
-	}
-	return newest
 }
 
 // planWhole plans the newest point that can be reached.
@@ -166,7 +156,7 @@ func (s *search) cover(files []levels.File) []levels.File {
 	if s.after.IsZero() {
 		return nil
 	}
-	return levels.Cover(files, func(f levels.File) levels.File { return f }, s.after.TXID, newestOf(files).Max)
+	return levels.Cover(files, func(f levels.File) levels.File { return f }, s.after.TXID, levels.Newest(files).Max)
 }
 
 func size(files []levels.File) (n int64) {
