@@ -48,15 +48,14 @@ const DefaultParallelism = 8
 // planned is a file of the plan with what its ends say.
 type planned struct {
 	File
-	source Source
-	header ltx.Header
-	post   ltx.Checksum
-	start  int64 // offset of the page index
-	// trailer and tally prove the file where nothing proves the database: all of
-	// it is read then. tally is nil elsewhere.
+	source  Source
+	header  ltx.Header
+	start   int64 // offset of the page index
 	trailer ltx.Trailer
-	tally   *ltxfile.Tally
-	head    []byte
+	head    []byte // the header as it is stored
+	// tally proves the file where nothing proves the database: all of it is read
+	// then. nil elsewhere.
+	tally *ltxfile.Tally
 }
 
 func (p *planned) key() string { return p.source.Key(p.File.File) }
@@ -154,7 +153,6 @@ func (p *planned) readEnds(ctx context.Context) error {
 	if err := p.trailer.Validate(p.header); err != nil {
 		return p.fault(fmt.Errorf("%w: trailer: %w", ltxfile.ErrDamaged, err))
 	}
-	p.post = p.trailer.PostApplyChecksum
 	p.start, err = ltxfile.IndexStart(tail, p.Size)
 	return p.fault(err)
 }
@@ -178,13 +176,13 @@ func (j *Job) checkChain() error {
 			return fault
 		}
 		pre := p.header.PreApplyChecksum
-		if p.Min == prev.Max+1 && pre != 0 && prev.post != 0 && pre != prev.post {
-			fault.Reason = fmt.Sprintf("it begins at checksum %s, the other ends at %s", pre, prev.post)
+		if p.Min == prev.Max+1 && pre != 0 && prev.trailer.PostApplyChecksum != 0 && pre != prev.trailer.PostApplyChecksum {
+			fault.Reason = fmt.Sprintf("it begins at checksum %s, the other ends at %s", pre, prev.trailer.PostApplyChecksum)
 			return fault
 		}
 	}
 	end := j.files[len(j.files)-1]
-	j.Header, j.Post = end.header, end.post
+	j.Header, j.Post = end.header, end.trailer.PostApplyChecksum
 	return nil
 }
 

@@ -42,7 +42,7 @@ func (j *Job) digest() string {
 	h := crc32.NewIEEE()
 	enc := json.NewEncoder(h)
 	for _, p := range j.files {
-		_ = enc.Encode([]any{p.key(), p.Size, p.header, p.post}) // a hash never fails
+		_ = enc.Encode([]any{p.key(), p.Size, p.header, p.trailer.PostApplyChecksum}) // a hash never fails
 	}
 	for _, s := range j.segments {
 		_ = enc.Encode([]int64{int64(s.file), s.offset, s.size})
