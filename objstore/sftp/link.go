@@ -163,33 +163,58 @@ func (l *link) ended() bool {
 	}
 }
 
-// watch asks a silent server whether it is there, and ends the connection when
-// it stays silent.
+// watch asks a server that was silent for one KeepAlive whether it is there, and
+// ends the connection when two more pass in silence after the question.
 func (l *link) watch() {
 	every := l.pool.cfg.KeepAlive
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	if !l.pool.spawn(func() { l.fail(l.ssh.Wait()) }) {
 		return
 	}
-	var asking atomic.Bool
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	answered := make(chan struct{})
+	close(answered) // no question is open
 	for {
 		select {
 		case <-l.done:
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
-		silent := l.conn.silent()
-		if silent > 2*every {
-			l.fail(errSilent)
-			return
+		if silent := l.conn.silent(); silent < every {
+			timer.Reset(every - silent)
+			continue
 		}
-		if silent >= every && asking.CompareAndSwap(false, true) {
-			l.pool.spawn(func() {
+		asked := time.Now()
+		if isClosed(answered) {
+			answered = make(chan struct{})
+			if !l.pool.spawn(func() {
+				defer close(answered)
 				_, _, _ = l.ssh.SendRequest("keepalive@openssh.com", true, nil) // any answer will do
-				asking.Store(false)
-			})
+			}) {
+				return
+			}
 		}
+		timer.Reset(2 * every)
+		select {
+		case <-l.done:
+			return
+		case <-answered:
+		case <-timer.C:
+			if !l.conn.heardSince(asked) {
+				l.fail(errSilent)
+				return
+			}
+		}
+		timer.Reset(every)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -200,6 +225,8 @@ type heard struct {
 }
 
 func (h *heard) note() { h.last.Store(time.Now().UnixNano()) }
+
+func (h *heard) heardSince(t time.Time) bool { return h.last.Load() > t.UnixNano() }
 
 func (h *heard) silent() time.Duration { return time.Since(time.Unix(0, h.last.Load())) }
 
