@@ -138,9 +138,8 @@ func applyNamed(ctx context.Context, r *Replica, name string) error {
 }
 
 // writeChain writes a chain of n random files.
-func writeChain(t testing.TB, dir string, rnd *rand.Rand, pageSize uint32, n int) []file {
+func writeChain(t testing.TB, dir string, rnd *rand.Rand, p *primary, n int) []file {
 	t.Helper()
-	p := newPrimary(t, pageSize)
 	files := []file{p.bank()}
 	for len(files) < n {
 		files = append(files, p.churn(rnd))

@@ -22,13 +22,15 @@ func TestCrashAtEveryStep(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			rnd := seeded(t, seed)
-			pageSize, length := []uint32{4096, 1024, 16384}[seed%3], 160
+			pageSize, length, bulk, soft := []uint32{4096, 1024, 16384}[seed%3], 160, 400, int64(96<<10)
 			brief := seed >= 3 // each step once
 			if brief {
-				pageSize, length = []uint32{1024, 512, 2048}[seed%3], 110
+				pageSize, length, bulk, soft = []uint32{1024, 512, 2048}[seed%3], 110, 60, 16<<10
 			}
 			dir, path := t.TempDir(), replicaPath(t)
-			files := writeChain(t, dir, rnd, pageSize, length)
+			p := newPrimary(t, pageSize)
+			p.bulk = bulk
+			files := writeChain(t, dir, rnd, p, length)
 			killed := map[string]int{}
 			var reader *sql.Conn
 			for round := 0; ; round++ {
@@ -39,7 +41,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 				if brief && round >= len(crashPoints) {
 					label = "" // to the end
 				}
-				o := order{Path: path, Chain: dir, Label: label, Nth: 1 + rnd.IntN(4), Soft: 96 << 10}
+				o := order{Path: path, Chain: dir, Label: label, Nth: 1 + rnd.IntN(4), Soft: soft}
 				switch label {
 				case "bootstrap written", "bootstrap renamed", "wal truncated", "journal rewritten":
 					o.Nth = 1

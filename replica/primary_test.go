@@ -28,6 +28,7 @@ type primary struct {
 	image []byte
 	sums  []ltx.Checksum // of its pages
 	pos   ltx.Pos
+	bulk  int // rows of a large transaction
 }
 
 // file is one LTX file of a chain.
@@ -47,7 +48,7 @@ func newPrimary(t testing.TB, pageSize uint32, pragmas ...string) *primary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &primary{t: t, db: db, size: pageSize}
+	p := &primary{t: t, db: db, size: pageSize, bulk: 400}
 	if p.conn, err = db.Conn(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -138,8 +139,8 @@ func encodeStep(t testing.TB, size uint32, pos ltx.Pos, old, now []byte, sums *[
 
 func encodeFile(t testing.TB, h ltx.Header, post ltx.Checksum, list []uint32, page func(uint32) []byte, image []byte) file {
 	t.Helper()
-	var b bytes.Buffer
-	e, err := ltx.NewEncoder(&b)
+	b := bytes.NewBuffer(make([]byte, 0, 4096+len(list)*int(h.PageSize)))
+	e, err := ltx.NewEncoder(b)
 	if err == nil {
 		err = e.EncodeHeader(h)
 	}
@@ -196,7 +197,7 @@ func (p *primary) churn(rnd *rand.Rand) file {
 		p.exec("VACUUM")
 	case 3:
 		p.exec("CREATE TABLE IF NOT EXISTS big(id INTEGER PRIMARY KEY, b BLOB)")
-		p.exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<400) INSERT INTO big(b) SELECT randomblob(4000) FROM n")
+		p.exec("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<?) INSERT INTO big(b) SELECT randomblob(4000) FROM n", p.bulk)
 	case 4:
 		p.exec("DROP TABLE IF EXISTS big")
 		p.exec("UPDATE head SET seq=seq+1")
