@@ -89,25 +89,24 @@ func (e *env) archive(ctx context.Context, url string, write bool, connect func(
 	return open.Archive(ctx, url, open.Options{Write: write, NATS: connect, Retry: objstore.RetryConfig{Logger: e.logger}})
 }
 
+// connection is made when something needs it.
+func (e *env) connection() *natsconn.Lazy {
+	return &natsconn.Lazy{Flags: e.nats, Name: command, Logger: e.logger}
+}
+
 // reader opens an archive to be read, with a connection of its own where it
 // needs one; close ends both.
 func (e *env) reader(ctx context.Context, url string) (a *levels.Archive, closeAll func(), err error) {
-	closeNATS := func() {}
-	a, err = e.archive(ctx, url, false, func(ctx context.Context) (jetstream.JetStream, error) {
-		nc, js, err := e.nats.Connect(ctx, command, e.logger)
-		if err == nil {
-			closeNATS = nc.Close
-		}
-		return js, err
-	})
+	link := e.connection()
+	a, err = e.archive(ctx, url, false, link.JetStream)
 	if err != nil {
-		closeNATS()
+		link.Close()
 		return nil, nil, err
 	}
 	return a, func() {
 		if err := a.Store().Close(); err != nil {
 			e.logger.Debug("archive not closed cleanly", "err", err)
 		}
-		closeNATS()
+		link.Close()
 	}, nil
 }

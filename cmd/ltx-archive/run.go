@@ -10,9 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/ltxstream/ltxstream/archiver"
 	"github.com/ltxstream/ltxstream/compactor"
 	"github.com/ltxstream/ltxstream/internal/control"
@@ -82,47 +79,26 @@ func (c *runCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return daemon.Exit(daemon.ExitUsage, err, "nothing was done")
 	}
-	link := &link{e: e}
-	defer link.close()
+	link := e.connection()
+	defer link.Close()
 	dests, closeAll, err := c.destinations(ctx, e, link, places)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
-	js, err := link.jetStream(ctx)
+	js, err := link.JetStream(ctx)
 	if err != nil {
 		return err
 	}
-	return natsconn.Diagnose(link.nc, c.archive(ctx, e, archiver.Config{
+	return natsconn.Diagnose(link.Conn(), c.archive(ctx, e, archiver.Config{
 		JS: js, Stream: c.Stream, DBs: dbs, Destinations: dests, FlushInterval: c.Flush,
 		Schedule: schedule, Policy: c.policy(), TrimAfter: c.TrimAfter, Parallelism: c.Merges, LeaseTTL: c.LeaseTTL,
 		AskFull: func(ctx context.Context, db wire.DB) error {
-			_, err := control.Client{NC: link.nc}.Full(ctx, db, askTimeout)
+			_, err := control.Client{NC: link.Conn()}.Full(ctx, db, askTimeout)
 			return err
 		},
 		Logger: e.logger,
 	}))
-}
-
-// link connects when it is first needed, so that what is wrong with a URL shows
-// without a server.
-type link struct {
-	e  *env
-	nc *nats.Conn // nil: not connected
-	js jetstream.JetStream
-}
-
-func (l *link) jetStream(ctx context.Context) (_ jetstream.JetStream, err error) {
-	if l.nc == nil {
-		l.nc, l.js, err = l.e.nats.Connect(ctx, command, l.e.logger)
-	}
-	return l.js, err
-}
-
-func (l *link) close() {
-	if l.nc != nil {
-		l.nc.Close()
-	}
 }
 
 // databases are those of the command line, or else of the file.
@@ -183,7 +159,7 @@ func (c *runCmd) places(dbs []wire.DB) ([]daemon.Place, error) {
 	return places, daemon.Exit(daemon.ExitUsage, errors.Join(errs...), "nothing was done")
 }
 
-func (c *runCmd) destinations(ctx context.Context, e *env, l *link, places []daemon.Place) (dests []archiver.Destination, closeAll func(), err error) {
+func (c *runCmd) destinations(ctx context.Context, e *env, link *natsconn.Lazy, places []daemon.Place) (dests []archiver.Destination, closeAll func(), err error) {
 	closeAll = func() {
 		for _, d := range dests {
 			if err := d.Archive.Store().Close(); err != nil {
@@ -192,7 +168,7 @@ func (c *runCmd) destinations(ctx context.Context, e *env, l *link, places []dae
 		}
 	}
 	for _, p := range places {
-		a, err := e.archive(ctx, p.URL, true, l.jetStream)
+		a, err := e.archive(ctx, p.URL, true, link.JetStream)
 		if err != nil {
 			closeAll()
 			return nil, nil, err

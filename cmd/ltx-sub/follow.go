@@ -5,9 +5,8 @@ import (
 	"errors"
 	"path/filepath"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/ltxstream/ltxstream/internal/daemon"
+	"github.com/ltxstream/ltxstream/internal/natsconn"
 	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/subscriber"
 	"github.com/ltxstream/ltxstream/subscriber/archive"
@@ -28,15 +27,9 @@ func (c *runCmd) follow(ctx context.Context, e *env, targets []daemon.Target) er
 	if c.Archive == "" {
 		return daemon.Exit(daemon.ExitUsage, errors.New("--no-stream, and no archive to follow"), "nothing was done; name one with --archive URL")
 	}
-	closeNATS := func() {}
-	a, closeArchive, err := c.archive(ctx, e, func(ctx context.Context) (jetstream.JetStream, error) { // for nats:// alone
-		nc, js, err := e.nats.Connect(ctx, command, e.logger)
-		if err == nil {
-			closeNATS = nc.Close
-		}
-		return js, err
-	})
-	defer func() { closeNATS() }()
+	link := &natsconn.Lazy{Flags: e.nats, Name: command, Logger: e.logger} // for nats:// alone
+	defer link.Close()
+	a, closeArchive, err := c.archive(ctx, e, link.JetStream)
 	if err != nil {
 		return err
 	}
