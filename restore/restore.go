@@ -12,9 +12,10 @@ import (
 	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
-// Config of a [Restore]. Sources and Path are required.
+// Config of a [Restore]. Path is required, and one of Sources and Catalog.
 type Config struct {
 	Sources []Source
+	Catalog *Catalog // of a moment ago, for the first plan: so its sources need not be listed again
 	Target  Target
 	Path    string // of the database; see [CheckOutput]
 	Force   bool   // replace what is there
@@ -43,7 +44,10 @@ func Restore(ctx context.Context, cfg Config) (*Job, error) {
 	if err := CheckOutput(cfg.Path, cfg.Force); err != nil {
 		return nil, err
 	}
-	r := &restorer{cfg: cfg}
+	r := &restorer{cfg: cfg, sources: cfg.Sources, catalog: cfg.Catalog}
+	if r.catalog != nil {
+		r.sources = r.catalog.Sources
+	}
 	for range maxPlans {
 		job, err := r.once(ctx)
 		if err == nil {
@@ -59,6 +63,8 @@ func Restore(ctx context.Context, cfg Config) (*Job, error) {
 // restorer remembers, from plan to plan, what not to use.
 type restorer struct {
 	cfg     Config
+	sources []Source
+	catalog *Catalog // not used yet; nil: list again
 	bad     []File
 	damage  error // why the newest of bad is there
 	resumed bool  // a resumed output was wrong once
@@ -72,19 +78,22 @@ type restorer struct {
 const maxGaps = 3
 
 func (r *restorer) once(ctx context.Context) (*Job, error) {
-	catalog, err := Read(ctx, r.cfg.Sources...)
-	if err != nil {
-		return nil, err
+	catalog := r.catalog
+	if r.catalog = nil; catalog == nil {
+		var err error
+		if catalog, err = Read(ctx, r.sources...); err != nil {
+			return nil, err
+		}
 	}
-	r.listed = slices.Clone(catalog.Files)
+	r.listed = catalog.Files
 	to, err := catalog.Resolve(ctx, r.cfg.Target)
 	if err != nil {
 		return nil, err
 	}
-	catalog.Files = slices.DeleteFunc(catalog.Files, func(f File) bool {
+	good := &Catalog{Sources: r.sources, Files: slices.DeleteFunc(slices.Clone(catalog.Files), func(f File) bool {
 		return slices.ContainsFunc(r.bad, func(b File) bool { return sameFile(f, b) })
-	})
-	job, err := catalog.Prepare(ctx, to, r.cfg.Options)
+	})}
+	job, err := good.Prepare(ctx, to, r.cfg.Options)
 	if err != nil {
 		if _, ok := errors.AsType[*PlanError](err); ok && r.damage != nil {
 			err = fmt.Errorf("%w; no way around: %w", r.damage, err)

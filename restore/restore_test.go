@@ -533,6 +533,35 @@ func TestVanishingFiles(t *testing.T) {
 	}
 }
 
+// TestCatalog: what was listed a moment ago is not listed again, unless it is not
+// true any more.
+func TestCatalog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 15}, 20)
+	for txid := ltx.TXID(1); txid <= 20; txid++ {
+		w.put(t, levels.First, txid, txid)
+	}
+	source := &uneven{Source: Of(w.a, "app")}
+	for i, change := range []func(){func() {}, func() {
+		w.put(t, levels.Snapshot, 1, 15)
+		if err := w.a.Delete(t.Context(), "app", []levels.File{{Level: levels.First, Min: 3, Max: 3}}); err != nil {
+			t.Fatal(err)
+		}
+	}} {
+		source.lists = 0
+		catalog, err := Read(t.Context(), source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change()
+		path := filepath.Join(t.TempDir(), "out.db")
+		_, err = Restore(t.Context(), Config{Catalog: catalog, Path: path})
+		if err := errors.Join(err, w.h.Check(path, 20)); err != nil || source.lists != i+1 {
+			t.Fatalf("listed %d times, want %d: %v", source.lists, i+1, err)
+		}
+	}
+}
+
 // uneven is a Source whose first listings lack a file.
 type uneven struct {
 	Source

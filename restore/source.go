@@ -85,17 +85,26 @@ func (c *Catalog) Newest() (last levels.File) {
 // Read lists all sources: one request or more for each level that there could
 // be.
 func Read(ctx context.Context, sources ...Source) (*Catalog, error) {
-	c := &Catalog{Sources: sources}
-	for i, s := range sources {
-		files, err := s.List(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("list files: %w", err)
-		}
-		for _, f := range files {
-			c.Files = append(c.Files, File{File: f, Source: i})
+	c := &Catalog{}
+	for _, s := range sources {
+		if err := c.Add(ctx, s); err != nil {
+			return nil, err
 		}
 	}
 	return c, nil
+}
+
+// Add lists one more source.
+func (c *Catalog) Add(ctx context.Context, s Source) error {
+	files, err := s.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list files: %w", err)
+	}
+	for _, f := range files {
+		c.Files = append(c.Files, File{File: f, Source: len(c.Sources)})
+	}
+	c.Sources = append(c.Sources, s)
+	return nil
 }
 
 // TimeError says that nothing is as old as a time.

@@ -45,7 +45,7 @@ func (f olderFlags) target(at time.Time) (generations.Target, error) {
 
 // chooseOlder reports whether the older format is the one to restore: it is asked
 // for, it is the only one, or what it has is newer.
-func (c *restoreCmd) chooseOlder(ctx context.Context, e *env, a *levels.Archive, target restore.Target) (bool, error) {
+func (c *restoreCmd) chooseOlder(ctx context.Context, e *env, a *levels.Archive, catalog *restore.Catalog, target restore.Target) (bool, error) {
 	if target.TXID != 0 {
 		return false, nil
 	}
@@ -58,10 +58,6 @@ func (c *restoreCmd) chooseOlder(ctx context.Context, e *env, a *levels.Archive,
 		return false, daemon.Exit(daemon.ExitNotFound, err, "no output was made; see what there is: ltx-archive ls URL")
 	case c.given() || len(older) == 0:
 		return c.given(), nil
-	}
-	catalog, err := restore.Read(ctx, restore.Of(a, c.Name))
-	if err != nil {
-		return false, err
 	}
 	if len(catalog.Files) == 0 {
 		e.logger.Info("the archive has generations of Litestream 0.3 alone: the stream is not asked for more", "db", c.Name)

@@ -54,13 +54,17 @@ func (c *restoreCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer closeAll()
-	if older, err := c.chooseOlder(ctx, e, a, target); older || err != nil {
+	catalog, err := restore.Read(ctx, restore.Of(a, c.Name))
+	if err != nil {
+		return err
+	}
+	if older, err := c.chooseOlder(ctx, e, a, catalog, target); older || err != nil {
 		if err == nil {
 			err = c.restoreOlder(ctx, e, a, target)
 		}
 		return err
 	}
-	sources, cleanUp, err := c.sources(ctx, e, a, target)
+	cleanUp, err := c.addTail(ctx, e, a, catalog, target)
 	if err != nil {
 		return err
 	}
@@ -68,7 +72,7 @@ func (c *restoreCmd) Run(ctx context.Context, e *env) error {
 	progress := newProgress(e.stderr, c.JSON)
 	var plan *restore.Job
 	cfg := restore.Config{
-		Sources: sources, Target: target, Path: c.Output, Force: c.Force, Check: c.check(),
+		Catalog: catalog, Target: target, Path: c.Output, Force: c.Force, Check: c.check(),
 		Options: restore.Options{Parallelism: c.Parallelism, Progress: progress.fetched},
 		OnPlan: func(j *restore.Job) error {
 			if plan = j; c.DryRun {
@@ -85,12 +89,12 @@ func (c *restoreCmd) Run(ctx context.Context, e *env) error {
 	job, err := restore.Restore(ctx, cfg)
 	progress.end(err == nil)
 	if errors.Is(err, errDryRun) {
-		return c.print(e, plan, sources)
+		return c.print(e, plan, catalog.Sources)
 	}
 	if err != nil {
 		return c.explain(ctx, a, err)
 	}
-	return c.print(e, job, sources)
+	return c.print(e, job, catalog.Sources)
 }
 
 var errDryRun = errors.New("dry run")
@@ -121,18 +125,17 @@ func (c *restoreCmd) parse(now time.Time) (target restore.Target, err error) {
 	return target, daemon.Exit(daemon.ExitUsage, err, "nothing was done")
 }
 
-// sources are the archive and, where the target may lie behind its end, the
-// newest end of the stream.
-func (c *restoreCmd) sources(ctx context.Context, e *env, a *levels.Archive, target restore.Target) ([]restore.Source, func(), error) {
+// addTail adds to what the archive has, where the target may lie behind its end,
+// the newest end of the stream.
+func (c *restoreCmd) addTail(ctx context.Context, e *env, a *levels.Archive, catalog *restore.Catalog, target restore.Target) (cleanUp func(), err error) {
 	nothing := func() {}
-	sources := []restore.Source{restore.Of(a, c.Name)}
 	if c.NoStream {
-		return sources, nothing, nil
+		return nothing, nil
 	}
 	db := wire.DB(c.Name)
-	after, covered, err := c.covered(ctx, a, string(db), target)
+	after, covered, err := c.covered(ctx, a, catalog.Newest(), target)
 	if err != nil || covered {
-		return sources, nothing, err
+		return nothing, err
 	}
 	beside := filepath.Dir(c.Output) // where there is room for a database
 	if c.DryRun {
@@ -140,32 +143,27 @@ func (c *restoreCmd) sources(ctx context.Context, e *env, a *levels.Archive, tar
 	}
 	dir, err := os.MkdirTemp(beside, ".ltx-tail-*")
 	if err != nil {
-		return nil, nil, err
+		return nothing, err
 	}
-	cleanUp := func() { _ = os.RemoveAll(dir) } // a leftover is found by its name
+	cleanUp = func() { _ = os.RemoveAll(dir) } // a leftover is found by its name
 	fetched, err := c.tail(ctx, e, db, dir, after, target)
+	if err == nil && fetched.Files > 0 {
+		e.logger.Info("newest transactions taken from the stream", "db", string(db), "files", fetched.Files, "to", fetched.Last.TXID)
+		err = catalog.Add(ctx, restore.Of(fetched.Archive, string(db)))
+	}
 	if err != nil {
 		cleanUp()
-		return nil, nil, err
+		return nothing, err
 	}
-	if fetched.Files == 0 {
-		return sources, cleanUp, nil
-	}
-	e.logger.Info("newest transactions taken from the stream", "db", string(db), "files", fetched.Files, "to", fetched.Last.TXID)
-	return append(sources, restore.Of(fetched.Archive, string(db))), cleanUp, nil
+	return cleanUp, nil
 }
 
 // covered reports where the archive ends, and whether the target lies before.
-func (c *restoreCmd) covered(ctx context.Context, a *levels.Archive, db string, target restore.Target) (after ltx.Pos, covered bool, err error) {
-	inv, err := compactor.ReadInventory(ctx, a, db)
-	if err != nil {
-		return after, false, err
-	}
-	end := inv.End()
+func (c *restoreCmd) covered(ctx context.Context, a *levels.Archive, end levels.File, target restore.Target) (after ltx.Pos, covered bool, err error) {
 	if end.Max == 0 {
 		root, err := a.Has(ctx, levels.Root)
 		if root {
-			err = notFound(ctx, a, db)
+			err = notFound(ctx, a, c.Name)
 		}
 		return after, false, err
 	}
@@ -173,12 +171,12 @@ func (c *restoreCmd) covered(ctx context.Context, a *levels.Archive, db string, 
 		return after, true, nil
 	}
 	if !target.Time.IsZero() {
-		stamped, err := a.StampedByHeader(ctx, db, end)
+		stamped, err := a.StampedByHeader(ctx, c.Name, end)
 		if err != nil || stamped.Timestamp.After(target.Time) {
 			return after, err == nil, err
 		}
 	}
-	post, err := compactor.PostOf(ctx, a, db, end)
+	post, err := compactor.PostOf(ctx, a, c.Name, end)
 	return ltx.NewPos(end.Max, post), false, err
 }
 
