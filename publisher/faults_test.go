@@ -123,6 +123,7 @@ func killAtAnyMoment(t *testing.T, seed uint64) {
 
 func (w *world) lastSeq() uint64 {
 	w.t.Helper()
+	w.connected()
 	s, err := w.js.Stream(w.t.Context(), wire.DefaultStream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return 0

@@ -208,13 +208,19 @@ func (w *world) check() *chain {
 	return c
 }
 
-// read reads the whole stream.
-func (w *world) read() *chain {
+// connected waits for the test's own connection, which the server's restart cut.
+func (w *world) connected() {
 	w.t.Helper()
 	testenv.Until(w.t, patience, "the test's connection", func() error {
 		_, err := w.js.AccountInfo(w.t.Context())
 		return err
 	})
+}
+
+// read reads the whole stream.
+func (w *world) read() *chain {
+	w.t.Helper()
+	w.connected()
 	var c *chain
 	testenv.Until(w.t, patience, "the stream to be read", func() error {
 		c = newChain(w.db)
