@@ -170,8 +170,7 @@ func TestReplicaFromArchive(t *testing.T) {
 	})
 	behind, _ := replicate(t, js, appDB, f.replica, from)
 	fresh, _ := replicate(t, js, appDB, filepath.Join(t.TempDir(), "fresh.db"), from)
-	settle(t, p, behind, fresh)
-	testenv.Compare(t, f.primary, f.replica)
+	equalAt(t, settle(t, p, behind, fresh), f.primary, f.replica)
 	if st := behind.Status(); st.Bases == 0 || st.Reseeds > 0 {
 		t.Errorf("the replica that fell behind: %+v", st)
 	}

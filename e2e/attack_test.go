@@ -259,8 +259,7 @@ func attack(t *testing.T, n int, mutations map[string]mutation, forward bool) {
 		}
 		if done%20 == 19 { // before the next one
 			transfers(t, teller, 1)
-			settle(t, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settle(t, p, s), f.primary, f.replica)
 		}
 		if done++; done%60 == 0 || done == n { // an attack while one of us is away
 			ps, ss := p.Status(), s.Status()
@@ -282,8 +281,7 @@ func attack(t *testing.T, n int, mutations map[string]mutation, forward bool) {
 	}
 	third := f.dir + "/third.db"
 	s3, _ := replicate(t, js, appDB, third)
-	settle(t, p, s3)
-	testenv.Compare(t, f.primary, f.replica, third)
+	equalAt(t, settle(t, p, s3), f.primary, f.replica, third)
 	st := s3.Status()
 	all := st.Skipped + st.Feed.Replayed + st.Feed.Stale
 	c := count(t, js, appDB)

@@ -165,8 +165,7 @@ func TestPublisherDownWhileApplicationGoesOn(t *testing.T) {
 				s.end(g.signal)
 				g.happen(a)
 				s.pub.begin()
-				settleChildren(t, s.pub, s.sub)
-				testenv.Compare(t, s.f.primary, s.f.replica)
+				equalAt(t, settleChildren(t, s.pub, s.sub), s.f.primary, s.f.replica)
 				after, _ := pagesOf(t, a.path)
 				sent = published(t, s) - sent
 				changed := changedBytes(before, after, pageSize)

@@ -211,8 +211,7 @@ func TestDiskFull(t *testing.T) {
 				s.disk.clear()
 				s.commit(1<<20, false)
 				s.alive()
-				settleChildren(t, s.pub, s.sub)
-				testenv.Compare(t, s.f.primary, s.f.replica)
+				equalAt(t, settleChildren(t, s.pub, s.sub), s.f.primary, s.f.replica)
 				if t.Failed() {
 					t.FailNow()
 				}

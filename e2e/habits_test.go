@@ -64,8 +64,7 @@ func TestSettingsOfTheApplication(t *testing.T) {
 			versions[r.SQLite] = true
 		}
 		if i%3 == 2 {
-			settle(t, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settle(t, p, s), f.primary, f.replica)
 		}
 	}
 	settle(t, p, s)
@@ -114,8 +113,7 @@ func TestTwoCheckpointers(t *testing.T) {
 				}
 				c.checkRounds(t)
 				transfers(t, teller, 20)
-				settle(t, p, s)
-				testenv.Compare(t, f.primary, f.replica)
+				equalAt(t, settle(t, p, s), f.primary, f.replica)
 				expectNoReseed(t, s)
 			})
 		}
@@ -284,8 +282,7 @@ func TestLongReadTransactionOnThePrimary(t *testing.T) {
 	if _, err := writer.Finish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	settle(t, p, s)
-	testenv.Compare(t, f.primary, f.replica)
+	equalAt(t, settle(t, p, s), f.primary, f.replica)
 	expectNoReseed(t, s)
 }
 
@@ -309,8 +306,7 @@ func TestWriterKilledInTransaction(t *testing.T) {
 		<-time.After(time.Duration(rnd.IntN(30_000)) * time.Microsecond) // the random moment
 		w.Kill()
 		transfers(t, teller, rnd.IntN(3)) // over the frames that it left, or not
-		settle(t, p, s)
-		testenv.Compare(t, f.primary, f.replica)
+		equalAt(t, settle(t, p, s), f.primary, f.replica)
 	}
 	testenv.Finish(t, reader)
 	expectNoReseed(t, s)
@@ -381,8 +377,7 @@ func TestRollbackJournalIsSwitched(t *testing.T) {
 				t.Fatal(err)
 			}
 			transfers(t, teller, 20)
-			settle(t, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settle(t, p, s), f.primary, f.replica)
 		})
 	}
 }
@@ -419,8 +414,7 @@ func TestJournalModeSwitchedBack(t *testing.T) {
 			}
 			p, _ = publish(t, js, appDB, f.primary)
 			transfers(t, teller, 20)
-			settle(t, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settle(t, p, s), f.primary, f.replica)
 			expectNoReseed(t, s)
 			expectFull(t, js, appDB, 1)
 		})
@@ -467,8 +461,7 @@ func TestExclusiveLocking(t *testing.T) {
 	}
 	_, teller = testenv.Bank(t, f.primary, sqlconn.WAL(), 4)
 	transfers(t, teller, 20)
-	settle(t, p, s)
-	testenv.Compare(t, f.primary, f.replica)
+	equalAt(t, settle(t, p, s), f.primary, f.replica)
 	expectNoReseed(t, s)
 }
 

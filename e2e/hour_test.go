@@ -122,7 +122,6 @@ func TestWALWhileTheSpoolIsFull(t *testing.T) {
 	if _, err := writer.Finish(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	settle(t, p, s)
-	testenv.Compare(t, f.primary, f.replica)
+	equalAt(t, settle(t, p, s), f.primary, f.replica)
 	expectFull(t, srv.JetStream(), appDB, 1)
 }

@@ -205,8 +205,7 @@ func continueLitestream(t *testing.T, r *destination) {
 			c.Bootstrapper = &archive.Bootstrapper{Archive: r.archive, Dir: t.TempDir(), Logger: logger(t, "base")}
 		})
 		transfers(t, teller, 5)
-		settle(t, p, sub)
-		testenv.Compare(t, f.primary, f.replica)
+		equalAt(t, settle(t, p, sub), f.primary, f.replica)
 		if st := sub.Status(); st.Bases == 0 {
 			t.Errorf("the replica did not begin from the archive: %+v", st)
 		}

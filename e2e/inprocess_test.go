@@ -103,7 +103,6 @@ func TestInProcessConnections(t *testing.T) {
 		}
 	}
 	strangers.disperse(t)
-	settle(t, p, s)
-	testenv.Compare(t, f.primary, f.replica)
+	equalAt(t, settle(t, p, s), f.primary, f.replica)
 	expectNoReseed(t, s)
 }

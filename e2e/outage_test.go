@@ -193,8 +193,7 @@ func TestServerLosesAcknowledgedMessages(t *testing.T) {
 			testenv.Finish(t, reader)
 			third := filepath.Join(f.dir, "third.db")
 			s3, _ := replicate(t, js, appDB, third)
-			settle(t, p, s, s3)
-			testenv.Compare(t, f.primary, f.replica, third)
+			equalAt(t, settle(t, p, s, s3), f.primary, f.replica, third)
 			expectFull(t, js, appDB, c.full)
 			if c.full == 1 {
 				expectNoReseed(t, s)
@@ -433,6 +432,5 @@ func TestStreamTrimmedWithoutABase(t *testing.T) {
 	pr.mustStop(t)
 	p, _ = publish(t, js, appDB, f.primary, func(c *publisher.Config) { c.ForceReseed = true })
 	transfers(t, teller, 20)
-	settle(t, p, s)
-	testenv.Compare(t, f.primary, f.replica)
+	equalAt(t, settle(t, p, s), f.primary, f.replica)
 }

@@ -102,8 +102,7 @@ func TestVirtualTables(t *testing.T) {
 	p, s := replicatedPair(t, f)
 	for range virtualRounds {
 		script(t, f.primary, virtualWork(rnd)...)
-		settle(t, p, s)
-		testenv.Compare(t, f.primary, f.replica)
+		equalAt(t, settle(t, p, s), f.primary, f.replica)
 		ask := []string{
 			fmt.Sprintf("SELECT group_concat(rowid) FROM docs WHERE docs MATCH '%s'", words[rnd.IntN(len(words))]),
 			fmt.Sprintf("SELECT group_concat(rowid) FROM old WHERE old MATCH '%s'", words[rnd.IntN(len(words))]),
@@ -136,8 +135,7 @@ func TestReservedBytes(t *testing.T) {
 			transfers(t, teller, 100)
 			mustExec(t, db, "CREATE TABLE b(x)", "INSERT INTO b VALUES(randomblob(100000))", "DELETE FROM b", "VACUUM")
 			transfers(t, teller, 20)
-			settle(t, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settle(t, p, s), f.primary, f.replica)
 			head := make([]byte, 100)
 			read(t, f.replica, head)
 			if int(head[20]) != reserved {
@@ -180,16 +178,13 @@ func TestEmptyDatabase(t *testing.T) {
 			f := paths(t)
 			make(t, f.primary)
 			p, s := replicatedPair(t, f)
-			settle(t, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settle(t, p, s), f.primary, f.replica)
 			db, teller := testenv.Bank(t, f.primary, sqlconn.WAL(), 1)
 			transfers(t, teller, 20)
-			settle(t, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settle(t, p, s), f.primary, f.replica)
 			_ = teller.Close()
 			mustExec(t, db, "DROP TABLE transfer", "DROP TABLE ledger", "DROP TABLE account", "VACUUM") // empty again
-			settle(t, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settle(t, p, s), f.primary, f.replica)
 			expectNoReseed(t, s)
 		})
 	}
@@ -211,8 +206,7 @@ func TestBigEndianWAL(t *testing.T) {
 		t.Fatalf("transfer %d, %v: SQLite did not take the big-endian WAL", seq, err)
 	}
 	p, s := replicatedPair(t, f)
-	settle(t, p, s)
-	testenv.Compare(t, f.primary, f.replica)
+	equalAt(t, settle(t, p, s), f.primary, f.replica)
 	before := p.Status().Capture
 	for range 5 {
 		transfers(t, teller, 20)
@@ -354,8 +348,7 @@ func TestLockPage(t *testing.T) {
 			for pages() < lock-1 {
 				mustExec(t, db, page)
 			}
-			settleWithin(t, 20*patience, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settleWithin(t, 20*patience, p, s), f.primary, f.replica)
 			for pages() < lock+5 {
 				mustExec(t, db, page)
 				settleWithin(t, 20*patience, p, s)
@@ -363,8 +356,7 @@ func TestLockPage(t *testing.T) {
 			testenv.Compare(t, f.primary, f.replica)
 			transfers(t, teller, 50)
 			mustExec(t, db, "DELETE FROM big WHERE id > (SELECT max(id) FROM big) - 50", "PRAGMA incremental_vacuum")
-			settleWithin(t, 20*patience, p, s)
-			testenv.Compare(t, f.primary, f.replica)
+			equalAt(t, settleWithin(t, 20*patience, p, s), f.primary, f.replica)
 			expectNoReseed(t, s)
 		})
 	}

@@ -211,6 +211,5 @@ func TestClosingConnectionsBusyNobody(t *testing.T) {
 		transfers(t, teller, 1)
 	}
 	c.disperse(t)
-	settle(t, p, s)
-	testenv.Compare(t, f.primary, f.replica)
+	equalAt(t, settle(t, p, s), f.primary, f.replica)
 }

@@ -54,11 +54,9 @@ func TestReplicaWrittenToWhileDown(t *testing.T) {
 				}
 				syncNow(t, p)
 				s, _ = replicate(t, js, appDB, f.replica)
-				settle(t, p, s)
-				testenv.Compare(t, f.primary, f.replica)
+				equalAt(t, settle(t, p, s), f.primary, f.replica)
 				transfers(t, teller, 20)
-				settle(t, p, s)
-				testenv.Compare(t, f.primary, f.replica)
+				equalAt(t, settle(t, p, s), f.primary, f.replica)
 				full := s.Status().Files >= 1 && s.Status().Replica.FoundBy == ""
 				t.Logf("found by %q, files %d, reseeds %d, full %v", s.Status().Replica.FoundBy, s.Status().Files, s.Status().Reseeds, full)
 				if !h.seeds {
@@ -129,8 +127,7 @@ func TestReplicaFileTakenAway(t *testing.T) {
 					return err
 				})
 				transfers(t, teller, 20)
-				settle(t, p, s)
-				testenv.Compare(t, f.primary, f.replica)
+				equalAt(t, settle(t, p, s), f.primary, f.replica)
 			})
 		}
 	}
