@@ -21,8 +21,15 @@ demo: build       ## 15 seconds of live replication on this terminal
 servers:          ## the storage servers that tests run, once, into .servers/
 	testenv/storage/fetch.sh
 
-test: servers     ## every test, with the race detector; one package at a time, for they run processes that need the cores
-	$(GO) test -race -p 1 -timeout 30m $(PKGS)
+# Packages whose tests keep both cores busy and look at times: one after the other, alone.
+ALONE = /(e2e|publisher|replica|internal/capture|internal/wal)$$
+
+test: servers     ## every test, with the race detector
+	@all=$$($(GO) list $(PKGS)) || exit 1; status=0; \
+	alone=$$(echo "$$all" | grep -E '$(ALONE)'); others=$$(echo "$$all" | grep -vE '$(ALONE)'); \
+	[ -z "$$alone" ] || $(GO) test -race -p 1 -timeout 30m $$alone || status=1; \
+	[ -z "$$others" ] || $(GO) test -race -p 2 -timeout 30m $$others || status=1; \
+	exit $$status
 
 test-short:       ## the quick loop: no storage servers, no long tests
 	$(GO) test -short -timeout 10m $(PKGS)

@@ -234,6 +234,42 @@ func TestDamageIsPassedOver(t *testing.T) {
 	}
 }
 
+// TestTimeOfDamagedFile: a file whose header is damaged does not tell when it
+// was. Another that ends with the same transaction does; without one it is an
+// error, never an older state.
+func TestTimeOfDamagedFile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 8}, 20)
+	for txid := ltx.TXID(1); txid <= 20; txid++ {
+		w.put(t, levels.First, txid, txid)
+	}
+	w.put(t, 2, 1, 5)
+	w.put(t, 2, 6, 10)
+	broken := func(level levels.Level, lo, hi ltx.TXID) string {
+		f := levels.File{Level: level, Min: lo, Max: hi}
+		w.spoil(t, f, func(b []byte) []byte { b[0] ^= 0xff; return b })
+		return w.a.Key("app", f)
+	}
+	broken(levels.First, 10, 10)
+	for _, txid := range []ltx.TXID{9, 10, 11} {
+		when := w.h.State(txid).Time
+		path, _, err := w.restore(t, Target{Time: when})
+		if err := errors.Join(err, w.h.Check(path, w.h.At(when).Pos.TXID)); err != nil {
+			t.Fatalf("at TXID %s: %v", txid, err)
+		}
+	}
+	alone := broken(levels.First, 15, 15)
+	_, _, err := w.restore(t, Target{Time: w.h.State(15).Time})
+	if damage, ok := errors.AsType[*levels.DamageError](err); !ok || damage.Key != alone {
+		t.Fatalf("%v, want a DamageError about %s", err, alone)
+	}
+	broken(2, 6, 10) // both that end with 10
+	_, _, err = w.restore(t, Target{Time: w.h.State(10).Time})
+	if _, ok := errors.AsType[*levels.DamageError](err); !ok {
+		t.Fatalf("%v, want a DamageError", err)
+	}
+}
+
 // TestOtherHistory: files of two databases under one prefix never mix.
 func TestOtherHistory(t *testing.T) {
 	t.Parallel()

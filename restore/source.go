@@ -130,18 +130,14 @@ func (e *TimeError) Error() string {
 // its exact timestamp; false: there is none. It asks like Resolve.
 func (c *Catalog) BaseBefore(ctx context.Context, t time.Time) (newest File, ok bool, err error) {
 	all := &Catalog{Sources: c.Sources, Files: slices.DeleteFunc(slices.Clone(c.Files), func(f File) bool { return !f.IsBase() })}
+	search := timeSearch{catalog: c, t: t}
 	for _, group := range all.byLevel() {
-		files := make([]levels.File, len(group))
-		for i, f := range group {
-			files[i] = f.File
-		}
-		source := group[0].Source
-		n, err := c.Sources[source].Before(ctx, files, t)
+		files, n, err := search.before(ctx, group)
 		if err != nil {
 			return File{}, false, err
 		}
 		if n > 0 && (!ok || files[n-1].Timestamp.After(newest.Timestamp)) {
-			newest, ok = File{File: files[n-1], Source: source}, true
+			newest, ok = File{File: files[n-1], Source: group[0].Source}, true
 		}
 	}
 	return newest, ok, nil
@@ -162,18 +158,15 @@ func (c *Catalog) Resolve(ctx context.Context, target Target) (ltx.TXID, error) 
 	}
 	var newest ltx.TXID
 	oldest := map[ltx.TXID]time.Time{}
+	search := timeSearch{catalog: c, t: target.Time}
 	for _, group := range c.byLevel() {
-		files := make([]levels.File, len(group))
-		for i, f := range group {
-			files[i] = f.File
-		}
-		n, err := c.Sources[group[0].Source].Before(ctx, files, target.Time)
-		if err != nil {
+		files, n, err := search.before(ctx, group)
+		switch {
+		case err != nil:
 			return 0, err
-		}
-		if n > 0 {
+		case n > 0:
 			newest = max(newest, files[n-1].Max)
-		} else {
+		case len(files) > 0:
 			oldest[files[0].Max] = files[0].Timestamp
 		}
 	}
@@ -182,4 +175,42 @@ func (c *Catalog) Resolve(ctx context.Context, target Target) (ltx.TXID, error) 
 		return 0, &TimeError{Time: target.Time, First: first, At: oldest[first]}
 	}
 	return newest, nil
+}
+
+// timeSearch looks in one level after the other for what is at or before t.
+type timeSearch struct {
+	catalog *Catalog
+	t       time.Time
+	damaged []File // passed over
+}
+
+// before returns the files of a level whose times can be read, and how many of
+// them are at or before t. One that is damaged is passed over where another file
+// ends with the same transaction: that one tells the time.
+func (s *timeSearch) before(ctx context.Context, group []File) (files []levels.File, n int, err error) {
+	source := s.catalog.Sources[group[0].Source]
+	for {
+		files = files[:0]
+		for _, f := range group {
+			files = append(files, f.File)
+		}
+		n, err = source.Before(ctx, files, s.t)
+		damage, ok := errors.AsType[*levels.DamageError](err)
+		if !ok {
+			return files, n, err
+		}
+		i := slices.IndexFunc(group, func(f File) bool { return source.Key(f.File) == damage.Key })
+		if i < 0 {
+			return nil, 0, err
+		}
+		s.damaged = append(s.damaged, group[i])
+		if !slices.ContainsFunc(s.catalog.Files, func(f File) bool { return f.Max == group[i].Max && !s.isDamaged(f) }) {
+			return nil, 0, fmt.Errorf("whether TXID %s is at or before %s is not known (a TXID can be named instead): %w", group[i].Max, s.t.UTC().Format(ltx.RFC3339Milli), err)
+		}
+		group = slices.Delete(slices.Clone(group), i, i+1)
+	}
+}
+
+func (s *timeSearch) isDamaged(f File) bool {
+	return slices.ContainsFunc(s.damaged, func(d File) bool { return sameFile(f, d) })
 }

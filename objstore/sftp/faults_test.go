@@ -221,12 +221,12 @@ func TestSilentServer(t *testing.T) {
 		// Only the whole connection is silent: a proxy that passes nothing on.
 		p := startStall(t, s.addr)
 		cfg := cfg
-		cfg.Addr, cfg.KeepAlive = p.addr, 500*time.Millisecond
+		cfg.Addr, cfg.KeepAlive = p.addr, time.Second
 		store := openClosed(t, cfg)
 		if err := listAll(t.Context(), store); err != nil {
 			t.Fatal(err)
 		}
-		p.waitForAnswers(t, 12) // idle, but answering: it stays
+		p.waitForAnswers(t, 8) // idle, but answering: it stays
 		if err := listAll(t.Context(), store); err != nil {
 			t.Fatal(err)
 		}
