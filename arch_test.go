@@ -31,16 +31,17 @@ var imports = map[string][]string{
 	"internal/crc64iso": {},
 	"internal/pagesum":  {"internal/crc64iso"},
 	"internal/tempfile": {},
+	"internal/dirlock":  {},
 	"internal/ltxfile":  {"internal/crc64iso", "internal/tempfile"}, // bytes of LTX files: all that read them
 	"internal/stream":   {"wire"},                                   // shared by publisher, feed, subscriber, archiver
-	"internal/capture":  {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
+	"internal/capture":  {"internal/dirlock", "internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
 	"internal/feed":     {"wire", "internal/stream", "internal/ltxfile", "internal/tempfile"},
 	"replica":           {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
 	"objstore/...":      {"objstore/..."},
 	"objstore/levels":   {"objstore"},
 	"compactor":         {"internal/ltxfile", "internal/tempfile", "objstore", "objstore/levels"},
 	"internal/tail":     {"wire", "internal/feed", "internal/stream", "objstore/...", "compactor"}, // a stream's tail as an archive: restores, and replicas that begin from one
-	"embedded":          {},
+	"embedded":          {"internal/dirlock"},
 	"internal/natsconn": {},
 	"internal/daemon":   {"wire"},
 	"internal/control":  {"wire", "internal/daemon"}, // the same statuses as the HTTP side
@@ -51,7 +52,7 @@ var imports = map[string][]string{
 
 	// roles
 	"publisher":  {"wire", "internal/capture", "internal/stream"},
-	"subscriber": {"wire", "internal/feed", "internal/stream", "replica"},
+	"subscriber": {"wire", "internal/dirlock", "internal/feed", "internal/stream", "replica"},
 	"archiver":   {"wire", "internal/feed", "internal/ltxfile", "internal/stream", "internal/tempfile", "objstore", "objstore/levels", "compactor"},
 	"restore":    {"internal/ltxfile", "objstore/levels"},
 

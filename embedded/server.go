@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/ltxstream/ltxstream/internal/dirlock"
 )
 
 const (
@@ -37,7 +39,7 @@ type Server struct {
 	mu struct {
 		sync.Mutex
 		srv  *server.Server     // nil: not running
-		lock *dirLock           // nil: not started
+		lock *dirlock.Lock      // nil: not started
 		stop context.CancelFunc // of the watch goroutine
 	}
 	watching sync.WaitGroup
@@ -86,7 +88,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	srv, err := s.launch()
 	if err != nil {
-		return errors.Join(err, lock.release())
+		return errors.Join(err, lock.Release())
 	}
 	s.addr.port = listenPort(srv) // a restart keeps it
 	wctx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -212,7 +214,7 @@ func (s *Server) Shutdown() error {
 		s.setRunning(nil)
 	}
 	s.cfg.Logger.Info("embedded nats-server stopped", "dir", s.cfg.Dir)
-	return lock.release() // after the store is closed: the next one may open it
+	return lock.Release() // after the store is closed: the next one may open it
 }
 
 func stopServer(srv *server.Server) {

@@ -4,14 +4,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/ltxstream/ltxstream/internal/dirlock"
 	"github.com/ltxstream/ltxstream/replica"
 	"github.com/ltxstream/ltxstream/wire"
 )
@@ -22,7 +20,7 @@ var ErrLocked = replica.ErrLocked
 // state is the subscriber's part of the state directory.
 type state struct {
 	dir      string
-	lock     *os.File
+	lock     *dirlock.Lock
 	consumer string // name of our durable consumer
 	writer   string // who wrote the file at the replica's position
 }
@@ -40,17 +38,10 @@ func openState(dir string) (*state, error) {
 }
 
 func (s *state) open() (err error) {
-	if s.lock, err = os.OpenFile(filepath.Join(s.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
-		return err
-	}
-	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder, _ := io.ReadAll(io.LimitReader(s.lock, 32))
-		return fmt.Errorf("%w: a subscriber runs already (pid %s)", ErrLocked, strings.TrimSpace(string(holder)))
-	}
-	if err := s.lock.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := s.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0); err != nil {
+	if s.lock, err = dirlock.Take(s.dir); err != nil {
+		if _, ok := errors.AsType[*dirlock.HeldError](err); ok {
+			err = fmt.Errorf("%w: a subscriber runs already: %w", ErrLocked, err)
+		}
 		return err
 	}
 	if s.consumer, err = s.load("consumer"); err != nil {
@@ -106,9 +97,4 @@ func (s *state) save(name, value string) error {
 }
 
 // close lets go of the lock; the file stays, so that its lock means one thing.
-func (s *state) close() error {
-	if s.lock == nil {
-		return nil
-	}
-	return s.lock.Close()
-}
+func (s *state) close() error { return s.lock.Release() }

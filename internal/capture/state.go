@@ -5,13 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/ltxstream/ltxstream/internal/dirlock"
 )
 
 // ErrLocked is returned when another process captures the same database.
@@ -21,7 +20,7 @@ var ErrLocked = errors.New("state directory is in use by another process")
 // the writer's id and the cursor.
 type state struct {
 	dir    string
-	lock   *os.File
+	lock   *dirlock.Lock
 	writer string
 	cursor cursor
 }
@@ -38,17 +37,10 @@ func openState(dir string) (*state, error) {
 }
 
 func (s *state) open() (err error) {
-	if s.lock, err = os.OpenFile(filepath.Join(s.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
-		return err
-	}
-	if err := unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder, _ := io.ReadAll(io.LimitReader(s.lock, 32))
-		return fmt.Errorf("%w (pid %s)", ErrLocked, strings.TrimSpace(string(holder)))
-	}
-	if err := s.lock.Truncate(0); err != nil {
-		return err
-	}
-	if _, err := s.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0); err != nil {
+	if s.lock, err = dirlock.Take(s.dir); err != nil {
+		if held, ok := errors.AsType[*dirlock.HeldError](err); ok {
+			err = fmt.Errorf("%w (pid %d)", ErrLocked, held.PID)
+		}
 		return err
 	}
 	if s.writer, err = loadWriter(filepath.Join(s.dir, "writer")); err != nil {
@@ -59,11 +51,7 @@ func (s *state) open() (err error) {
 }
 
 func (s *state) close() error {
-	errs := []error{s.cursor.close()}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(s.cursor.close(), s.lock.Release())
 }
 
 // loadWriter reads the random id of this state directory, or draws it.
