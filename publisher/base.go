@@ -74,6 +74,7 @@ func (p *Publisher) newBase(seq uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mu.base = base{seq: seq, time: time.Now(), keep: p.mu.base.keep}
+	p.mu.fulls++
 	p.signal()
 }
 

@@ -15,13 +15,27 @@ import (
 // fenced tells whether somebody else has claimed the database since we did. A
 // claim of ours whose acknowledgement was lost is recognised first.
 func (r *runner) fenced(head stream.Head) error {
-	if same(head.Claim, r.attempt) {
-		r.claimed(r.attempt)
+	for _, c := range r.attempts {
+		if same(head.Claim, c) {
+			r.claimed(c)
+			break
+		}
 	}
-	if r.claim == nil || head.Claim == nil || head.Claim.Epoch < r.claim.Epoch || same(head.Claim, r.claim) {
+	c := inForce(head)
+	if r.claim == nil || c == nil || c.Epoch < r.claim.Epoch || same(c, r.claim) || c.Epoch == r.claim.Epoch && head.Claim == nil {
 		return nil
 	}
-	return &FencedError{DB: r.cfg.DB, Claim: *head.Claim, Spool: r.spoolDir()}
+	return &FencedError{DB: r.cfg.DB, Claim: *c, Spool: r.spoolDir()}
+}
+
+// inForce returns the claim in force. One that the stream dropped for its age is
+// what the data published under it says.
+func inForce(head stream.Head) *wire.Claim {
+	if head.Claim != nil || head.Data == nil {
+		return head.Claim
+	}
+	m := head.Data.Meta
+	return &wire.Claim{Epoch: m.Epoch, Writer: m.Writer, Pos: m.PrePos(), Time: head.Data.Time}
 }
 
 // same compares what tells two claims apart. Two runs on copies of one state
@@ -32,7 +46,7 @@ func same(a, b *wire.Claim) bool {
 }
 
 func (r *runner) claimed(c *wire.Claim) {
-	r.claim = c
+	r.claim, r.attempts = c, nil
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mu.epoch = c.Epoch
@@ -54,7 +68,7 @@ func (r *runner) hold(ctx context.Context, head stream.Head, at ltx.Pos, back bo
 	if err != nil {
 		return err
 	}
-	r.attempt = &c
+	r.attempts = append(r.attempts[max(0, len(r.attempts)-maxAttempts):], &c)
 	r.cfg.crash("claim")
 	ack, err := r.store(ctx, &nats.Msg{Subject: r.cfg.DB.EpochSubject(), Header: c.Header()})
 	if err != nil {
@@ -68,10 +82,14 @@ func (r *runner) hold(ctx context.Context, head stream.Head, at ltx.Pos, back bo
 	return nil
 }
 
+// maxAttempts are remembered while their fate is open: a server that is slow may
+// store an older one after the head was read.
+const maxAttempts = 100
+
 // nextClaim is our claim as readers will see it.
 func (r *runner) nextClaim(head stream.Head, at ltx.Pos) (wire.Claim, error) {
 	epoch := uint64(0)
-	for _, c := range []*wire.Claim{head.Claim, r.claim, r.attempt} {
+	for _, c := range append([]*wire.Claim{head.Claim, r.claim}, r.attempts...) {
 		if c != nil {
 			epoch = max(epoch, c.Epoch)
 		}

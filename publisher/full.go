@@ -18,7 +18,7 @@ func (p *Publisher) Full(ctx context.Context) (ltx.Pos, error) {
 		return ltx.Pos{}, fmt.Errorf("publish a full file of %s: %w%s", p.cfg.DB, err, p.obstacle())
 	}
 	p.mu.Lock()
-	before, asked := p.mu.base.seq, p.mu.base.asked
+	before, asked := p.mu.fulls, p.mu.base.asked
 	p.mu.base.asked = true
 	p.mu.Unlock()
 	if !asked {
@@ -26,7 +26,7 @@ func (p *Publisher) Full(ctx context.Context) (ltx.Pos, error) {
 	}
 	for {
 		p.mu.Lock()
-		now, acked, changed := p.mu.base.seq, p.mu.acked, p.mu.changed
+		now, acked, changed := p.mu.fulls, p.mu.acked, p.mu.changed
 		p.mu.Unlock()
 		if now > before {
 			return acked, nil

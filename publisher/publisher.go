@@ -36,6 +36,7 @@ type Publisher struct {
 		changed chan struct{}    // closed and replaced when one of these moves
 		epoch   uint64           // of our claim; 0: none yet
 		base    base
+		fulls   uint64 // full files published by this Run
 		status  counters
 		err     string
 		ended   error // Run has returned

@@ -37,9 +37,9 @@ type runner struct {
 	partial  partial   // the file whose parts were stored last
 	progress bool      // this session published something
 
-	claim   *wire.Claim // ours, stored; nil: none yet
-	attempt *wire.Claim // ours, perhaps stored
-	anew    bool        // claim anew before anything is published
+	claim    *wire.Claim   // ours, stored; nil: none yet
+	attempts []*wire.Claim // ours since, perhaps stored
+	anew     bool          // claim anew before anything is published
 
 	buf       []byte // one part of a file on disk
 	capturing struct {

@@ -33,6 +33,7 @@ type partial struct {
 	post  ltx.Checksum
 	epoch uint64
 	parts int
+	size  int    // bytes of a part, as it is cut here
 	done  int    // parts stored
 	first uint64 // sequence of part 1
 }
@@ -44,7 +45,7 @@ func partialOf(m wire.Meta) partial {
 // is reports whether m is of the same file, cut in the same way, under the same
 // claim.
 func (p partial) is(m wire.Meta) bool {
-	p.done, p.first = 0, 0
+	p.size, p.done, p.first = 0, 0, 0
 	return p == partialOf(m)
 }
 
@@ -52,7 +53,7 @@ func (p partial) is(m wire.Meta) bool {
 // one that was under way then; from there the file can go on.
 func (r *runner) continues(head stream.Head) bool {
 	m := head.Data.Meta
-	if !r.partial.is(m) || m.Writer != r.c.Writer() || m.Part != r.partial.done && m.Part != r.partial.done+1 {
+	if !r.partial.is(m) || r.partial.size != r.partSize() || m.Writer != r.c.Writer() || m.Part != r.partial.done && m.Part != r.partial.done+1 {
 		return false
 	}
 	r.stored(m, head.Data.Seq)
@@ -77,8 +78,9 @@ func (r *runner) publish(ctx context.Context, f capture.File) error {
 	m := r.metaOf(f)
 	size := r.partSize()
 	m.Parts = wire.PartCount(f.Size, size)
-	if !r.partial.is(m) {
+	if !r.partial.is(m) || r.partial.size != size {
 		r.partial = partialOf(m)
+		r.partial.size = size
 	}
 	for m.Part = r.partial.done + 1; m.Part <= m.Parts; m.Part++ {
 		data, err := r.partOf(f, content, size, m.Part)
@@ -267,17 +269,17 @@ func (r *runner) published(f capture.File, m wire.Meta, took time.Duration) erro
 	if r.full != nil && m.Full && m.Max > r.full.TXID {
 		r.full = nil
 	}
-	if m.Full {
-		r.newBase(r.partial.first)
-	}
 	r.bump(func(s *counters) {
 		s.Files++
 		s.Bytes += uint64(f.Size)
 		s.Messages += uint64(m.Parts)
 	})
-	r.partial = partial{}
 	r.noteError(nil)
 	r.setAcked(f.Pos())
+	if m.Full {
+		r.newBase(r.partial.first)
+	}
+	r.partial = partial{}
 	r.cfg.Metrics.published(r.cfg.DB, f, m.Parts, took)
 	r.cfg.crash("published")
 	err := r.c.Acked(f.TXID())

@@ -25,7 +25,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 			pageSize, length, bulk, soft := []uint32{4096, 1024, 16384}[seed%3], 160, 400, int64(96<<10)
 			brief := seed >= 3 // each step once
 			if brief {
-				pageSize, length, bulk, soft = []uint32{1024, 512, 2048}[seed%3], 110, 60, 16<<10
+				pageSize, length, bulk, soft = []uint32{1024, 512, 2048}[seed%3], 110, 60, 8<<10
 			}
 			dir, path := t.TempDir(), replicaPath(t)
 			p := newPrimary(t, pageSize)

@@ -81,6 +81,7 @@ type Feed struct {
 	asm  assembler
 	ver  verifier
 	idle time.Duration // first watchdog interval
+	pull uint64        // messages that a scan asks for at a time
 
 	origin                   // of the newest file handed out
 	before   origin          // and of the one before it
@@ -140,6 +141,7 @@ func New(cfg Config) (*Feed, error) {
 		nc:     nc,
 		asm:    assembler{limit: cfg.MemoryLimit, dir: cfg.SpoolDir},
 		idle:   idleFirst,
+		pull:   scanSize,
 		origin: origin{writer: cfg.Writer},
 		status: nc.StatusChanged(nats.CONNECTED),
 	}, nil

@@ -132,7 +132,7 @@ func TestMutants(t *testing.T) {
 func drive(t *testing.T, f *Feed, msgs []*nats.Msg, files []streamtest.File) (n int, err error) {
 	t.Helper()
 	for i, m := range msgs {
-		file, err := f.handle(delivery{msg: fakeMsg{m: m}, seq: uint64(i + 1), at: time.Unix(1, 0)})
+		file, err := f.handle(t.Context(), delivery{msg: fakeMsg{m: m}, seq: uint64(i + 1), at: time.Unix(1, 0)})
 		if err != nil {
 			_, gap := errors.AsType[*GapError](err)
 			_, fork := errors.AsType[*ForkError](err)
@@ -206,7 +206,7 @@ func FuzzHandle(f *testing.F) {
 		for i, data := range [][]byte{one, two} {
 			meta.Part = min(i+1, meta.Parts)
 			m := &nats.Msg{Subject: wire.DB("app").DataSubject(), Header: meta.Header(), Data: data}
-			out, err := feed.handle(delivery{msg: fakeMsg{m: m}, seq: uint64(i + 1)})
+			out, err := feed.handle(t.Context(), delivery{msg: fakeMsg{m: m}, seq: uint64(i + 1)})
 			if err != nil || out == nil {
 				continue
 			}

@@ -43,7 +43,7 @@ func (f *Feed) Next(ctx context.Context) (*File, error) {
 			return nil, err
 		}
 		resyncs = 0
-		file, err := f.handle(d)
+		file, err := f.handle(ctx, d)
 		if err != nil {
 			f.disconnect()
 			return nil, err
@@ -58,13 +58,15 @@ func (f *Feed) Next(ctx context.Context) (*File, error) {
 const maxResyncs = 3
 
 // handle deals with one message; a file comes out when it was completed by it.
-func (f *Feed) handle(d delivery) (*File, error) {
+func (f *Feed) handle(ctx context.Context, d delivery) (*File, error) {
 	subject := d.msg.Subject()
 	switch subject {
 	case f.cfg.DB.DataSubject():
 		return f.handleData(d)
 	case f.cfg.DB.EpochSubject():
-		f.handleClaim(d)
+		if err := f.handleClaim(ctx, d); err != nil {
+			return nil, err
+		}
 	default:
 		f.damage(d.seq, subject, ErrForeign)
 	}
@@ -80,14 +82,19 @@ func (f *Feed) settle(seq uint64) {
 	}
 }
 
-func (f *Feed) handleClaim(d delivery) {
+func (f *Feed) handleClaim(ctx context.Context, d delivery) error {
 	c, err := wire.ParseClaim(d.msg.Headers())
 	if err == nil && c.Epoch <= f.epoch {
-		err = fmt.Errorf("%w: claim %d after %d", ErrStale, c.Epoch, f.epoch)
+		if err := f.forget(ctx, d.seq, c.Epoch); err != nil {
+			return err
+		}
+		if c.Epoch <= f.epoch {
+			err = fmt.Errorf("%w: claim %d after %d", ErrStale, c.Epoch, f.epoch)
+		}
 	}
 	if err != nil {
 		f.damage(d.seq, d.msg.Subject(), err)
-		return
+		return nil
 	}
 	f.log.Info("claim seen", "epoch", c.Epoch, "writer", c.Writer, "host", c.Host, "pid", c.PID, "txid", c.Pos.TXID)
 	f.epoch = c.Epoch
@@ -95,6 +102,21 @@ func (f *Feed) handleClaim(d delivery) {
 		f.damage(d.seq, d.msg.Subject(), ErrUnfinished)
 		f.asm.drop()
 	}
+	return nil
+}
+
+// forget makes epochs begin anew with a claim that the stream holds nothing
+// before: it was purged, or dropped all for its age, and its publisher could not
+// know how far they had come.
+func (f *Feed) forget(ctx context.Context, seq, epoch uint64) error {
+	return f.asking(ctx, func(ctx context.Context) error {
+		before, err := f.cfg.Stream.ClaimBefore(ctx, f.cfg.DB, seq)
+		if err != nil || before != nil {
+			return err
+		}
+		f.epoch, f.posEpoch = epoch-1, min(f.posEpoch, epoch-1)
+		return nil
+	})
 }
 
 func (f *Feed) handleData(d delivery) (*File, error) {

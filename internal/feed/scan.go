@@ -3,6 +3,7 @@ package feed
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -61,18 +62,22 @@ func (f *Feed) posByScan(ctx context.Context) (uint64, error) {
 // and returns its position and the sequence of its last message; a zero
 // position when there is none.
 func (f *Feed) FindChecksum(ctx context.Context, sum ltx.Checksum) (pos ltx.Pos, seq uint64, err error) {
-	err = f.scan(ctx, func(m wire.Meta, at uint64) {
-		if m.Post == sum {
-			pos, seq = m.PostPos(), at
-		}
+	err = f.asking(ctx, func(ctx context.Context) error {
+		return f.scan(ctx, func(m wire.Meta, at uint64) {
+			if m.Post == sum {
+				pos, seq = m.PostPos(), at
+			}
+		})
 	})
 	return pos, seq, err
 }
 
-// scan reads the headers of all valid data messages of the database, in order.
+// scan reads the headers of all valid data messages that the database has when it
+// begins, in order. Its consumer has a name of its own: one that was left by a
+// scan before would go on where that one ended.
 func (f *Feed) scan(ctx context.Context, see func(wire.Meta, uint64)) error {
-	name := f.cfg.Durable + "-scan"
-	cons, err := f.cfg.JS.CreateOrUpdateConsumer(ctx, f.cfg.Stream.Name(), jetstream.ConsumerConfig{
+	name := f.cfg.Durable + "-scan-" + rand.Text()[:8]
+	cons, err := f.cfg.JS.CreateConsumer(ctx, f.cfg.Stream.Name(), jetstream.ConsumerConfig{
 		Name:              name,
 		FilterSubject:     f.cfg.DB.DataSubject(),
 		DeliverPolicy:     jetstream.DeliverAllPolicy,
@@ -84,39 +89,63 @@ func (f *Feed) scan(ctx context.Context, see func(wire.Meta, uint64)) error {
 	if err != nil {
 		return fmt.Errorf("create consumer %s: %w", name, f.explain("CONSUMER.CREATE."+f.cfg.Stream.Name(), err))
 	}
-	// Where deleting is not permitted, it goes by itself after its threshold.
-	defer f.cfg.JS.DeleteConsumer(context.WithoutCancel(ctx), f.cfg.Stream.Name(), name)
-	for pending := cons.CachedInfo().NumPending; pending > 0; {
-		left, err := f.scanBatch(cons, pending, see)
+	defer f.deleteScan(ctx, name)
+	s := scanned{total: cons.CachedInfo().NumPending}
+	for s.total > s.read {
+		before := s.read
+		err := f.scanBatch(ctx, cons, &s, see)
 		if err = errors.Join(err, ctx.Err()); err != nil {
 			return fmt.Errorf("scan headers: %w", err)
 		}
-		if left >= pending {
+		if s.read == before {
 			return fmt.Errorf("scan headers: %w", jetstream.ErrNoMessages)
 		}
-		pending = left
 	}
 	return nil
 }
 
-// scanBatch reads some headers and returns how many messages are left.
-func (f *Feed) scanBatch(cons jetstream.Consumer, pending uint64, see func(wire.Meta, uint64)) (left uint64, err error) {
-	batch, err := cons.Fetch(int(min(pending, scanSize)), jetstream.FetchMaxWait(scanWait))
+// deleteScan removes the consumer of a scan. Where that is not permitted, it goes
+// by itself after its threshold.
+func (f *Feed) deleteScan(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = f.cfg.JS.DeleteConsumer(ctx, f.cfg.Stream.Name(), name)
+}
+
+// errLost says that a consumer without acknowledgements lost a delivery: with the
+// connection.
+var errLost = errors.New("deliveries were lost")
+
+// scanned counts the messages of a scan.
+type scanned struct {
+	total uint64 // that there were when it began; less when some were deleted since
+	read  uint64
+}
+
+func (f *Feed) scanBatch(ctx context.Context, cons jetstream.Consumer, s *scanned, see func(wire.Meta, uint64)) error {
+	ctx, cancel := context.WithTimeout(ctx, scanWait)
+	defer cancel()
+	batch, err := cons.Fetch(int(min(s.total-s.read, f.pull)), jetstream.FetchContext(ctx))
 	if err != nil {
-		return pending, err
+		return err
 	}
-	left = pending
-	for msg := range batch.Messages() {
+	var lost error
+	for msg := range batch.Messages() { // to its end: it has a goroutine
 		md, err := msg.Metadata()
-		if err != nil {
+		if s.read++; err == nil && md.Sequence.Consumer != s.read {
+			err = fmt.Errorf("%w: number %d came in place of %d", errLost, md.Sequence.Consumer, s.read)
+		}
+		if lost = cmp.Or(lost, err); lost != nil {
 			continue
 		}
-		left = md.NumPending
+		if md.NumPending == 0 {
+			s.total = s.read
+		}
 		if m, err := wire.ParseMeta(msg.Headers()); err == nil && m.DB == f.cfg.DB {
 			see(m, md.Sequence.Stream)
 		}
 	}
-	return left, batch.Error()
+	return cmp.Or(lost, batch.Error())
 }
 
 // baseScan remembers where the newest complete full file began.

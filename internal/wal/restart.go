@@ -56,11 +56,14 @@ func follows(next, h Header) bool {
 	return next == h
 }
 
-// writeRestart stores the new generation in the order of walRestartHdr.
+// writeRestart stores the new generation. walRestartHdr stores the header first; a
+// kill behind that would leave no frame, and some said to be in the database: the
+// next frames would be taken for those. The whole old generation, of which nothing
+// is said to be in the database, is a state that anybody may go on from.
 func (d *DB) writeRestart(next Header) {
-	d.index.writeHeader(next)
 	d.index.store(offBackfill, 0)
 	d.index.store(offBackfillAttempted, 0)
+	d.index.writeHeader(next)
 	d.setReadMark(1, 0)
 	for i := 2; i < Readers; i++ {
 		d.setReadMark(i, MarkUnused)
