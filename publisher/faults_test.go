@@ -218,6 +218,12 @@ func TestLateAnswer(t *testing.T) {
 // connections that each live for some parts only.
 func TestServerRestartsWithinAFile(t *testing.T) {
 	t.Parallel()
+	for _, grows := range []int32{0, 8} { // bytes: other parts, and as many
+		t.Run(fmt.Sprint(grows), func(t *testing.T) { t.Parallel(); restartWithinAFile(t, grows) })
+	}
+}
+
+func restartWithinAFile(t *testing.T, grows int32) {
 	w := newWorld(t, func(c *testenv.Config) { c.MaxPayload = 64 << 10 })
 	p := start(t, w.config())
 	p.sync()
@@ -230,7 +236,9 @@ func TestServerRestartsWithinAFile(t *testing.T) {
 			}
 			return nil
 		})
-		w.restart()
+		testenv.Until(t, patience, "the server to be back", func() error {
+			return w.node.Server.RestartWith(t.Context(), func(c *testenv.Config) { c.MaxPayload += grows })
+		})
 		p.sync()
 	}
 	if c := w.check(); c.split != 4 || c.replays != 0 || c.fulls != 1 {
