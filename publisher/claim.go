@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/stream"
@@ -68,6 +71,9 @@ func (r *runner) hold(ctx context.Context, head stream.Head, at ltx.Pos, back bo
 	if err != nil {
 		return err
 	}
+	if err := r.noteEpoch(c.Epoch); err != nil { // a full disk, for example: it only matters later
+		r.cfg.Logger.Warn("the epoch of a claim is not noted", "err", err)
+	}
 	r.attempts = append(r.attempts[max(0, len(r.attempts)-maxAttempts):], &c)
 	r.cfg.crash("claim")
 	ack, err := r.store(ctx, &nats.Msg{Subject: r.cfg.DB.EpochSubject(), Header: c.Header()})
@@ -82,13 +88,45 @@ func (r *runner) hold(ctx context.Context, head stream.Head, at ltx.Pos, back bo
 	return nil
 }
 
+// notedEpoch is the highest epoch that was ever claimed from this state directory;
+// 0: not known. The stream itself may have dropped all claims for their age, or
+// older ones, sent again by somebody, may hide them.
+func (r *runner) notedEpoch() uint64 {
+	b, err := os.ReadFile(r.epochFile())
+	if err != nil {
+		return 0
+	}
+	epoch, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil || epoch > maxNoted {
+		return 0
+	}
+	return epoch
+}
+
+// maxNoted keeps room for those that follow: a higher one is damage.
+const maxNoted = 1 << 62
+
+func (r *runner) noteEpoch(epoch uint64) error {
+	temp := r.epochFile() + ".tmp"
+	err := os.WriteFile(temp, fmt.Appendln(nil, epoch), 0o644)
+	if err == nil {
+		err = os.Rename(temp, r.epochFile())
+	}
+	if err != nil {
+		return fmt.Errorf("note epoch %d: %w", epoch, err)
+	}
+	return nil
+}
+
+func (r *runner) epochFile() string { return filepath.Join(filepath.Dir(r.spoolDir()), "epoch") }
+
 // maxAttempts are remembered while their fate is open: a server that is slow may
 // store an older one after the head was read.
 const maxAttempts = 100
 
 // nextClaim is our claim as readers will see it.
 func (r *runner) nextClaim(head stream.Head, at ltx.Pos) (wire.Claim, error) {
-	epoch := uint64(0)
+	epoch := r.notedEpoch()
 	for _, c := range append([]*wire.Claim{head.Claim, r.claim}, r.attempts...) {
 		if c != nil {
 			epoch = max(epoch, c.Epoch)

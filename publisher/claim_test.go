@@ -39,6 +39,22 @@ func TestFencedWithoutClaim(t *testing.T) {
 	}
 }
 
+// TestEpochOutlivesTheStream: a publisher that is restarted, and finds nothing of
+// the database in the stream, goes on counting.
+func TestEpochOutlivesTheStream(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for n := range uint64(3) {
+		p := start(t, w.config())
+		p.sync()
+		if got := p.Status().Epoch; got != n+1 {
+			t.Fatalf("epoch %d, want %d", got, n+1)
+		}
+		p.stop()
+		w.empty("purged")
+	}
+}
+
 // TestOlderAttemptIsStored: a slow server may store a claim of ours after we read
 // the head and made another.
 func TestOlderAttemptIsStored(t *testing.T) {

@@ -29,13 +29,14 @@ func (e *VerifyError) Error() string {
 // Run fetches the pages, and gives the database its name at path once it is
 // whole, verified, synced and has passed check (nil: none), which is called with
 // the path of the unfinished file. See [CheckOutput] for what may be there
-// before.
+// before, and again when it gets its name.
 //
 // A Run that ends early leaves its work beside path, under a hidden name; the
-// next one with the same plan goes on there. A database that fails verification
+// next one with the same plan goes on there, if the plan leads to a checksum of
+// the database, which alone proves what is there already. A database that fails verification
 // or check is removed.
-func (j *Job) Run(ctx context.Context, path string, check func(ctx context.Context, path string) error) (err error) {
-	out, err := resume(path, j)
+func (j *Job) Run(ctx context.Context, path string, force bool, check func(ctx context.Context, path string) error) (err error) {
+	out, err := resume(path, force, j)
 	if err != nil {
 		return fmt.Errorf("restore to %s: %w", path, err)
 	}
@@ -54,14 +55,9 @@ func (j *Job) Run(ctx context.Context, path string, check func(ctx context.Conte
 // database, or, where the plan leads to none, by that of each file.
 func (j *Job) fetch(ctx context.Context, out *resumable) error {
 	resumed := len(out.done) > 0
-	if j.Post == 0 && resumed { // an earlier run kept no tally
-		if err := j.verifyFiles(ctx); err != nil {
-			return err
-		}
-	}
 	sum, err := j.fetchAll(ctx, out)
 	switch {
-	case err != nil || j.Post == 0 && resumed:
+	case err != nil:
 		return err
 	case j.Post == 0:
 		return j.checkTallies()

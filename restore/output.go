@@ -21,6 +21,7 @@ type Output struct {
 	part string // while it is made
 	log  string // of the segments in it; see resumable
 
+	force bool // replace what is there
 	named bool // it has its final name
 }
 
@@ -29,8 +30,8 @@ var ErrBusy = errors.New("another restore writes it")
 
 // NewOutput begins a database that will be at path, see [CheckOutput], with an
 // empty file. What an earlier restore left unfinished there goes.
-func NewOutput(path string) (*Output, error) {
-	o, err := openOutput(path)
+func NewOutput(path string, force bool) (*Output, error) {
+	o, err := openOutput(path, force)
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +45,9 @@ func NewOutput(path string) (*Output, error) {
 }
 
 // openOutput opens the unfinished file, whatever is in it.
-func openOutput(path string) (*Output, error) {
+func openOutput(path string, force bool) (*Output, error) {
 	dir, name := filepath.Split(path)
-	o := &Output{path: path, part: filepath.Join(dir, "."+name+".restore"), log: filepath.Join(dir, "."+name+".restore-log")}
+	o := &Output{path: path, force: force, part: filepath.Join(dir, "."+name+".restore"), log: filepath.Join(dir, "."+name+".restore-log")}
 	f, err := os.OpenFile(o.part, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
@@ -99,6 +100,9 @@ func (o *Output) Finish(ctx context.Context, check func(ctx context.Context, pat
 func (o *Output) publish(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if err := CheckOutput(o.path, o.force); err != nil { // a restore takes its time: somebody may have begun to use the name
+		return err
 	}
 	for _, suffix := range sideFiles {
 		if err := remove(o.path + suffix); err != nil {

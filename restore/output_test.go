@@ -31,12 +31,12 @@ func TestNewOutput(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, err := NewOutput(path)
+	out, err := NewOutput(path, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	there(".out.db.restore", "out.db-wal")
-	if _, err := NewOutput(path); !errors.Is(err, ErrBusy) {
+	if _, err := NewOutput(path, true); !errors.Is(err, ErrBusy) {
 		t.Errorf("a second one: %v", err)
 	}
 	if st, err := out.File.Stat(); err != nil || st.Size() != 0 {
@@ -49,7 +49,7 @@ func TestNewOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	there("out.db")
-	other, err := NewOutput(path)
+	other, err := NewOutput(path, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -105,7 +105,7 @@ func (r *restorer) once(ctx context.Context) (*Job, error) {
 			return nil, err
 		}
 	}
-	return job, job.Run(ctx, r.cfg.Path, r.cfg.Check)
+	return job, job.Run(ctx, r.cfg.Path, r.cfg.Force, r.cfg.Check)
 }
 
 func sameFile(a, b File) bool {

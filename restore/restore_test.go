@@ -329,7 +329,7 @@ func TestBytesFetched(t *testing.T) {
 	store.bytes.Store(0)
 	store.requests.Store(0)
 	path := filepath.Join(t.TempDir(), "out.db")
-	if err := job.Run(t.Context(), path, nil); err != nil {
+	if err := job.Run(t.Context(), path, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	if store.bytes.Load() != job.Bytes || store.requests.Load() != job.Requests {
@@ -365,7 +365,7 @@ func TestResume(t *testing.T) {
 		}
 		store.requests.Store(0)
 		store.failAt, store.err = 4, broken
-		err = job.Run(t.Context(), path, nil)
+		err = job.Run(t.Context(), path, false, nil)
 		if err == nil {
 			if want := job.Requests - 3*(round-1); store.requests.Load() != want {
 				t.Errorf("the last run made %d requests, want %d", store.requests.Load(), want)
@@ -388,7 +388,13 @@ func TestResume(t *testing.T) {
 // anew when it is wrong.
 func TestResumeDistrusts(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, history.Config{Seed: 9}, 40)
+	for _, checksums := range []bool{true, false} {
+		t.Run(fmt.Sprint("checksums ", checksums), func(t *testing.T) { t.Parallel(); resumeDistrusts(t, !checksums) })
+	}
+}
+
+func resumeDistrusts(t *testing.T, without bool) {
+	w := newWorld(t, history.Config{Seed: 9, NoChecksums: without}, 40)
 	for txid := ltx.TXID(1); txid <= 40; txid++ {
 		w.put(t, levels.First, txid, txid)
 	}
@@ -495,6 +501,28 @@ func TestOutputInUse(t *testing.T) {
 	_, err := Restore(t.Context(), Config{Sources: []Source{Of(w.a, "app")}, Path: path, Force: true})
 	if !errors.Is(err, ErrOutputInUse) {
 		t.Fatalf("%v, want ErrOutputInUse", err)
+	}
+}
+
+// TestOutputTakenMeanwhile: a restore takes its time. Whoever began to use the
+// name keeps it.
+func TestOutputTakenMeanwhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 11}, 3)
+	w.put(t, levels.First, 1, 3)
+	for force, want := range map[bool]error{false: ErrOutputExists, true: ErrOutputInUse} {
+		path := filepath.Join(t.TempDir(), "out.db")
+		cfg := Config{Sources: []Source{Of(w.a, "app")}, Path: path, Force: force, Check: func(context.Context, string) error {
+			live := testenv.App(t, app.Config{Path: path, DB: sqlconn.WAL(), Rate: 10})
+			_, err := live.WaitFor(t.Context(), 1)
+			return err
+		}}
+		if _, err := Restore(t.Context(), cfg); !errors.Is(err, want) {
+			t.Fatalf("force %t: %v, want %v", force, err, want)
+		}
+		if _, err := os.Stat(path + "-wal"); err != nil {
+			t.Errorf("force %t: %v", force, err)
+		}
 	}
 }
 
@@ -693,7 +721,7 @@ func TestWithoutChecksums(t *testing.T) {
 		if want != nil {
 			store.failAt = job.Requests / 2
 		}
-		if err := job.Run(t.Context(), path, nil); !errors.Is(err, want) {
+		if err := job.Run(t.Context(), path, false, nil); !errors.Is(err, want) {
 			t.Fatalf("%v, want %v", err, want)
 		}
 	}

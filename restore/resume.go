@@ -25,8 +25,8 @@ type resumable struct {
 
 // resume opens the output of a job, and learns from its log what an earlier run
 // of the same job had done.
-func resume(path string, job *Job) (*resumable, error) {
-	o, err := openOutput(path)
+func resume(path string, force bool, job *Job) (*resumable, error) {
+	o, err := openOutput(path, force)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,8 @@ func (r *resumable) readLog(job *Job) error {
 	}
 	r.mu.log = log
 	lines := bufio.NewScanner(log)
-	if lines.Scan() && lines.Text() == job.digest() {
+	// Without a checksum of the database nothing proves what is in the file already.
+	if job.Post != 0 && lines.Scan() && lines.Text() == job.digest() {
 		for lines.Scan() {
 			var n int
 			if _, err := fmt.Sscanf(lines.Text(), "%d.", &n); err == nil && strings.HasSuffix(lines.Text(), ".") && n >= 0 && n < len(job.segments) {

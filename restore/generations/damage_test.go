@@ -548,7 +548,7 @@ func TestRefused(t *testing.T) {
 		}), enough},
 		"cancelled before": {try(stop, filepath.Join(dir, "c.db"), same), enough},
 		"busy": {func() error {
-			out, err := restore.NewOutput(filepath.Join(dir, "d.db"))
+			out, err := restore.NewOutput(filepath.Join(dir, "d.db"), true)
 			if err != nil {
 				return err
 			}

@@ -103,7 +103,7 @@ func (r *restorer) once(ctx context.Context) (*Result, error) {
 
 // write makes the output, or leaves nothing.
 func (r *restorer) write(ctx context.Context, result *Result) (err error) {
-	out, err := restore.NewOutput(r.cfg.Path)
+	out, err := restore.NewOutput(r.cfg.Path, r.cfg.Force)
 	if err != nil {
 		return fmt.Errorf("restore to %s: %w", r.cfg.Path, err)
 	}
