@@ -89,7 +89,7 @@ func Pick(inv *Inventory, level levels.Level, s Schedule, now time.Time) []level
 // nil: it is not time yet. The first snapshot is due as soon as there is a base.
 func PickSnapshot(inv *Inventory, s Schedule, now time.Time) []levels.File {
 	newest := inv.newestSnapshot()
-	if newest.Max > 0 && now.Sub(newest.Timestamp) < s.Snapshot {
+	if newest.Max > 0 && now.Sub(inv.since(newest)) < s.Snapshot {
 		return nil
 	}
 	files := inv.all()
@@ -107,6 +107,20 @@ func PickSnapshot(inv *Inventory, s Schedule, now time.Time) []levels.File {
 		return nil
 	}
 	return chain
+}
+
+// since is from when on a snapshot has been the newest one: its own time, or that
+// of something behind it when the clock went back in between.
+func (inv *Inventory) since(newest levels.File) time.Time {
+	t := newest.Timestamp
+	for _, files := range inv.files {
+		for _, f := range files {
+			if f.Max > newest.Max && !f.Timestamp.IsZero() && f.Timestamp.Before(t) {
+				t = f.Timestamp
+			}
+		}
+	}
+	return t
 }
 
 // newestSnapshot is the one that ends last; zero: there is none.
