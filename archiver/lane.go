@@ -453,7 +453,7 @@ func (l *lane) keepOrder(ctx context.Context) {
 				}
 				break
 			}
-			l.setKeepError(comp.Lost())
+			l.setKeepError(comp.Alarm())
 		}
 	}
 }
