@@ -310,21 +310,7 @@ func TestNewBaseAfterDamage(t *testing.T) {
 	src.publish(t, 3)
 	reached(t, dest, "app", 9)
 	stop()
-	for info, err := range dest.Store.List(t.Context(), "app/ltx/1/", "") {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(info.Key, "0006.ltx") {
-			b, err := objstore.ReadAll(t.Context(), dest.Store, info.Key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b[len(b)-20] ^= 1
-			if _, err := dest.Store.Put(t.Context(), info.Key, bytes.NewReader(b), objstore.PutOptions{Timestamp: info.Timestamp}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	spoil(t, dest, "app/ltx/1/", "0006.ltx")
 	cfg.Schedule = compactor.Schedule{Windows: []time.Duration{100 * time.Millisecond}, Snapshot: 100 * time.Millisecond}
 	var asked atomic.Int64
 	cfg.AskFull = func(context.Context, wire.DB) error { asked.Add(1); return nil }
@@ -338,6 +324,60 @@ func TestNewBaseAfterDamage(t *testing.T) {
 	reached(t, dest, "app", 12)
 	src.check(t, dest, 12)
 	src.check(t, dest, 3)
+}
+
+// spoil flips a bit of a stored file.
+func spoil(t *testing.T, dest *target, folder, name string) {
+	t.Helper()
+	for info, err := range dest.Store.List(t.Context(), folder, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(info.Key, name) {
+			continue
+		}
+		b, err := objstore.ReadAll(t.Context(), dest.Store, info.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)-20] ^= 1
+		if _, err := dest.Store.Put(t.Context(), info.Key, bytes.NewReader(b), objstore.PutOptions{Timestamp: info.Timestamp}); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("no file %s in %s", name, folder)
+}
+
+// TestNewBaseAfterDamagedBase: the first snapshot is of a full file, which no other
+// level has: without it nothing restores, and that is said and mended.
+func TestNewBaseAfterDamagedBase(t *testing.T) {
+	t.Parallel()
+	js := streamtest.Connect(t, newServer(t))
+	src := newSource(t, js, "app", 13)
+	dest := newTarget()
+	cfg := quickly(t, js, dest)
+	cfg.Schedule = compactor.Schedule{Windows: []time.Duration{24 * time.Hour}, Snapshot: 24 * time.Hour}
+	_, stop := start(t, cfg)
+	src.publish(t, 1)
+	reached(t, dest, "app", 1)
+	src.publish(t, 8)
+	reached(t, dest, "app", 9)
+	stop()
+	spoil(t, dest, "app/ltx/9/", "0001-0000000000000001.ltx")
+	cfg.Schedule = compactor.Schedule{Windows: []time.Duration{100 * time.Millisecond}, Snapshot: 100 * time.Millisecond}
+	var asked atomic.Int64
+	cfg.AskFull = func(context.Context, wire.DB) error { asked.Add(1); return nil }
+	a, _ := start(t, cfg)
+	streamtest.Eventually(t, "alarm", func() bool { s := a.Status(); return len(s) == 1 && s[0].Alarm != "" })
+	streamtest.Eventually(t, "asked", func() bool { return asked.Load() > 0 })
+	src.publishFull(t)
+	streamtest.Eventually(t, "a base", func() bool { return newestOf(t, dest, levels.Snapshot) == 10 })
+	streamtest.Eventually(t, "no alarm", func() bool { s := a.Status(); return len(s) == 1 && s[0].Alarm == "" })
+	src.publish(t, 2)
+	reached(t, dest, "app", 12)
+	src.check(t, dest, 10)
+	src.check(t, dest, 12)
 }
 
 // TestManyFiles: more files between two flushes than a merge holds open at once.

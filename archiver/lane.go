@@ -54,6 +54,8 @@ type lane struct {
 	broken bool // the stream does not continue pos: a base is needed
 	asked  time.Time
 
+	created time.Time // of the stream, before files were sought in it
+
 	mu struct {
 		sync.Mutex
 		comp *compactor.Compactor // for the keeper; nil: not read yet
@@ -211,7 +213,10 @@ func (l *lane) openFeed() error {
 // seek goes to where the archive ends in the stream.
 func (l *lane) seek(ctx context.Context) error {
 	l.setState(StateSeeking)
-	err := l.feed.Seek(ctx, l.pos, l.seq)
+	err := l.identify(ctx)
+	if err == nil {
+		err = l.feed.Seek(ctx, l.pos, l.seq)
+	}
 	if err == nil {
 		err = l.checkForeign(ctx)
 	}
@@ -221,6 +226,13 @@ func (l *lane) seek(ctx context.Context) error {
 		return nil
 	}
 	return l.chain(ctx, err)
+}
+
+// identify notes which stream files are sought in from now on.
+func (l *lane) identify(ctx context.Context) error {
+	state, err := l.str.State(ctx)
+	l.created = state.Created
+	return err
 }
 
 // errForeign says that a stream is not the one that continues the archive.
@@ -267,7 +279,11 @@ func (l *lane) seekBase(ctx context.Context) error {
 		return err
 	}
 	l.setState(StateWaiting)
-	if err := l.feed.SeekBase(ctx, l.pos.TXID); err != nil {
+	err := l.identify(ctx)
+	if err == nil {
+		err = l.feed.SeekBase(ctx, l.pos.TXID)
+	}
+	if err != nil {
 		if errors.Is(err, feed.ErrNoBase) {
 			l.ask(ctx)
 		}
@@ -397,8 +413,22 @@ func (l *lane) store(ctx context.Context, store storeFunc) error {
 	}
 	l.done = end.pos
 	l.archived(f)
-	err = l.progress.put(ctx, l.dest.Name, l.db, end)
+	err = l.record(ctx, end)
 	return errors.Join(l.stage.clear(), err)
+}
+
+// record says how far the archive is. The feed goes on in a stream that was made
+// again, whose sequences are other ones: then none is told, and it seeks anew.
+func (l *lane) record(ctx context.Context, end endpoint) error {
+	state, err := l.str.State(ctx)
+	if err != nil {
+		return fmt.Errorf("record progress: %w", err)
+	}
+	if !state.Created.Equal(l.created) {
+		l.log.Warn("the stream was made again, nothing of it is trimmed before the next flush", "archived", end.pos)
+		end.firstSeq, end.lastSeq, l.sought = 0, 0, false
+	}
+	return l.progress.put(ctx, l.dest.Name, l.db, end, state.Created)
 }
 
 // keepOrder moves files up, makes snapshots and prunes, beside the loop: a large
@@ -423,7 +453,7 @@ func (l *lane) keepOrder(ctx context.Context) {
 				}
 				break
 			}
-			l.setKeepError(comp.Lost())
+			l.setKeepError(comp.Alarm())
 		}
 	}
 }

@@ -22,6 +22,9 @@ type record struct {
 	FirstSeq uint64    `json:"first_seq"` // of the newest file: it is never trimmed
 	LastSeq  uint64    `json:"last_seq"`
 	Time     time.Time `json:"time"` // of the newest transaction
+	// Created tells of which stream the sequences are: the bucket outlives a stream
+	// that is deleted and made again. Zero: they are of none that is there.
+	Created time.Time `json:"created,omitzero"`
 }
 
 // progress is the bucket of records, by destination and database, and a copy of
@@ -57,9 +60,9 @@ func openProgress(ctx context.Context, js jetstream.JetStream, stream string, re
 
 func progressKey(dest string, db wire.DB) string { return dest + "." + string(db) }
 
-// put records an endpoint.
-func (p *progress) put(ctx context.Context, dest string, db wire.DB, e endpoint) error {
-	r := record{TXID: e.pos.TXID.String(), Checksum: e.pos.PostApplyChecksum.String(), FirstSeq: e.firstSeq, LastSeq: e.lastSeq, Time: e.time}
+// put records an endpoint in the stream that was created at a time.
+func (p *progress) put(ctx context.Context, dest string, db wire.DB, e endpoint, created time.Time) error {
+	r := record{TXID: e.pos.TXID.String(), Checksum: e.pos.PostApplyChecksum.String(), FirstSeq: e.firstSeq, LastSeq: e.lastSeq, Time: e.time, Created: created}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -106,9 +109,10 @@ func (p *progress) see(entry jetstream.KeyValueEntry) {
 	p.mu.records[entry.Key()] = r
 }
 
-// floor is the sequence before which every archive that was ever written has
-// everything of db, those of wanted among them; 0: not all of them have any.
-func (p *progress) floor(db wire.DB, wanted []Destination) uint64 {
+// floor is the sequence, in the stream that was created at a time, before which
+// every archive that was ever written has everything of db, those of wanted among
+// them; 0: not all of them have any, or one has told of another stream last.
+func (p *progress) floor(db wire.DB, wanted []Destination, created time.Time) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, d := range wanted {
@@ -118,10 +122,14 @@ func (p *progress) floor(db wire.DB, wanted []Destination) uint64 {
 	}
 	var floor uint64
 	for key, r := range p.mu.records {
-		if _, name, _ := strings.Cut(key, "."); name == string(db) && (floor == 0 || r.FirstSeq < floor) {
-			if floor = r.FirstSeq; floor == 0 {
-				return 0
-			}
+		if _, name, _ := strings.Cut(key, "."); name != string(db) {
+			continue
+		}
+		if r.FirstSeq == 0 || !r.Created.Equal(created) {
+			return 0
+		}
+		if floor == 0 || r.FirstSeq < floor {
+			floor = r.FirstSeq
 		}
 	}
 	return floor

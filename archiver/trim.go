@@ -18,7 +18,8 @@ type trimmer struct {
 	log      *slog.Logger
 	metrics  *Metrics
 
-	floors map[wire.DB][]floorAt // oldest first
+	created time.Time             // of the stream that floors are of
+	floors  map[wire.DB][]floorAt // oldest first
 }
 
 // floorAt is what all archives had at a time.
@@ -34,8 +35,19 @@ func (t *trimmer) every() time.Duration {
 
 // step notes where the floors are now, and trims behind those of a while ago.
 func (t *trimmer) step(ctx context.Context, now time.Time) {
+	state, err := t.str.State(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			t.log.Warn("stream not trimmed, trying again", "err", err)
+		}
+		return
+	}
+	if !state.Created.Equal(t.created) {
+		t.created = state.Created
+		clear(t.floors)
+	}
 	for db := range t.progress.databases() {
-		floor := t.progress.floor(db, t.wanted)
+		floor := t.progress.floor(db, t.wanted, t.created)
 		if floor == 0 {
 			delete(t.floors, db)
 			continue
@@ -62,7 +74,7 @@ func (t *trimmer) trim(ctx context.Context, db wire.DB, history []floorAt, now t
 	if old < 0 || len(history) == 1 && old == 0 && history[0].at.IsZero() {
 		return history
 	}
-	removed, err := t.str.Trim(ctx, db, history[old].seq)
+	removed, err := t.remove(ctx, db, history[old].seq)
 	if err != nil {
 		t.log.Warn("stream not trimmed, trying again", "db", string(db), "err", err)
 		return history
@@ -77,4 +89,20 @@ func (t *trimmer) trim(ctx context.Context, db wire.DB, history []floorAt, now t
 		return []floorAt{{seq: history[old].seq}}
 	}
 	return rest
+}
+
+// remove trims before a sequence, and never the newest file, whatever the records
+// say: what comes next continues it.
+func (t *trimmer) remove(ctx context.Context, db wire.DB, before uint64) (removed uint64, err error) {
+	head, err := t.str.Head(ctx, db)
+	if err != nil || head.Data == nil {
+		return 0, err
+	}
+	newest := head.Data
+	if newest.Meta.Parts > 1 {
+		if newest, err = t.str.Find(ctx, db, newest.Meta.Min); err != nil || newest == nil {
+			return 0, err
+		}
+	}
+	return t.str.Trim(ctx, db, min(before, newest.Seq, head.Data.Seq))
 }

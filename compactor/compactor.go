@@ -50,6 +50,7 @@ type Compactor struct {
 		verified map[ltx.TXID]bool     // snapshots that were read back, by their Max
 		lost     error                 // damage that no chain leads around
 		lostAt   ltx.TXID              // … and behind which a snapshot would begin anew
+		unpruned error                 // damage that kept the last Step from pruning
 		unsure   map[levels.Level]bool // of which storing a file failed
 		bad      map[string]bool       // keys of what was passed over
 	}
@@ -99,6 +100,17 @@ func (c *Compactor) Lost() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.lost
+}
+
+// Alarm is what somebody has to look at: Lost, or the damage that kept the last
+// [Compactor.Step] that was to delete old files from it.
+func (c *Compactor) Alarm() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.lost != nil {
+		return c.mu.lost
+	}
+	return c.mu.unpruned
 }
 
 // StoreFirst merges what came from the stream into the next file of level 1.
@@ -159,9 +171,19 @@ func (c *Compactor) Step(ctx context.Context, now time.Time) (did bool, err erro
 	if now.Sub(c.pruned) >= pruneEvery {
 		c.pruned = now
 		_, err := c.Prune(ctx, now)
+		c.notPruned(err)
 		return false, err
 	}
 	return false, nil
+}
+
+// notPruned notes damage until Step asks the policy again; what passes is no alarm.
+func (c *Compactor) notPruned(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.unpruned = nil; Broken(err) {
+		c.mu.unpruned = err
+	}
 }
 
 // lookAgain lists the levels where storing a file failed: it may be there, its
@@ -269,10 +291,14 @@ func (c *Compactor) passOver(f levels.File, err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	end := c.mu.inv.End().Max
 	c.mu.inv.Remove([]levels.File{f})
 	c.mu.bad[c.cfg.Archive.Key(c.cfg.DB, f)] = true
-	if f.Level == levels.First {
-		c.mu.lost, c.mu.lostAt = err, f.Max // of the other levels, the files below are there still
+	switch {
+	case f.Level == levels.First:
+		c.mu.lost, c.mu.lostAt = err, max(c.mu.lostAt, f.Max)
+	case !c.mu.inv.reaches(end): // a snapshot that StoreBase made is at no other level
+		c.mu.lost, c.mu.lostAt = err, max(c.mu.lostAt, end)
 	}
 }
 

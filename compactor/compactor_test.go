@@ -270,6 +270,42 @@ func TestDamageIsNotPassedOn(t *testing.T) {
 	ar.check(t, ar.h.Len())
 }
 
+// TestAlarmOfPrune: what kept old files from being deleted is told until they are.
+func TestAlarmOfPrune(t *testing.T) {
+	t.Parallel()
+	ar := newArchive(t, 25)
+	for range 5 {
+		ar.h.Grow(t, 2)
+		ar.flush(t)
+	}
+	step := func(now time.Time) (failed error) {
+		for did := true; did && failed == nil; {
+			did, failed = ar.c.Step(t.Context(), now)
+		}
+		return failed
+	}
+	if err := step(ar.h.Last().Time); err != nil {
+		t.Fatal(err)
+	}
+	ar.spoil(t, ar.c.Inventory().newestSnapshot())
+	ar.h.Skip(10 * time.Minute)
+	ar.h.Grow(t, 1)
+	ar.flush(t)
+	ar.cfg.Policy = Policy{Window: time.Minute}
+	ar.reopen(t)
+	now := ar.h.Last().Time
+	if err := step(now); err == nil || ar.c.Alarm() == nil {
+		t.Fatalf("pruned on the strength of a damaged snapshot: %v, %v", err, ar.c.Alarm())
+	}
+	if err := step(now); err != nil || ar.c.Alarm() == nil || ar.c.Lost() != nil {
+		t.Fatalf("%v, %v, %v", err, ar.c.Alarm(), ar.c.Lost())
+	}
+	if err := step(now.Add(pruneEvery)); err != nil || ar.c.Alarm() != nil {
+		t.Fatalf("%v, %v", err, ar.c.Alarm())
+	}
+	ar.check(t, 11)
+}
+
 // TestStoreTwice: a file that is there already and holds the same is taken for
 // done; a damaged one is replaced; another history is refused.
 func TestStoreTwice(t *testing.T) {

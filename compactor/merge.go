@@ -33,6 +33,8 @@ type MergeOptions struct {
 	// (ltx.HeaderFlagNoChecksum), for readers that refuse them.
 	NoChecksums bool
 	SpillDir    string // for a large page index, default os.TempDir
+
+	begun func(ltx.Header) // told the header before anything is written
 }
 
 // Merged is what came out of a [Merge].
@@ -46,7 +48,8 @@ type Merged struct {
 	Size      int64 // bytes
 }
 
-// Timestamp is that of the last transaction.
+// Timestamp is the latest of the inputs: that of the last transaction, unless the
+// clock went back.
 func (m Merged) Timestamp() time.Time { return time.UnixMilli(m.Header.Timestamp).UTC() }
 
 // InputError says which input of a merge was at fault. It wraps
@@ -68,7 +71,7 @@ var ErrChain = errors.New("does not continue the file before it")
 
 // Merge writes to w one LTX file that does what the inputs do one after the
 // other: of each page the last version, up to the size of the database after
-// the last input, the last timestamp. Frames are copied as they are. Every
+// the last input, the latest timestamp. Frames are copied as they are. Every
 // input is read whole and verified: its own checksum and page index, and that
 // its range and checksum continue the one before it (an input may begin before
 // the end of the one before, if it ends behind it). A file of all pages is held
@@ -152,12 +155,17 @@ func follows(prev, next ltx.Header) error {
 	if next.MinTXID > prev.MaxTXID+1 || next.MaxTXID <= prev.MaxTXID {
 		return fmt.Errorf("%w: %s-%s after TXID %s", ErrChain, next.MinTXID, next.MaxTXID, prev.MaxTXID)
 	}
-	// Ours never go back. Litestream's do when its clock does, or while it makes a
-	// snapshot: one bears the time at which it was begun to be written.
-	if next.Timestamp < prev.Timestamp && !next.NoChecksum() && !prev.NoChecksum() {
-		return fmt.Errorf("%w: its timestamp is before that of the file before it", ErrChain)
-	}
 	return nil
+}
+
+// timestamp is the latest of the inputs. They go back where a publisher with
+// another clock took over, and in Litestream's files when its clock does, or while
+// it makes a snapshot: one bears the time at which it was begun to be written.
+func (mg *merger) timestamp() (last int64) {
+	for _, in := range mg.inputs {
+		last = max(last, in.scan.Header().Timestamp)
+	}
+	return last
 }
 
 func (mg *merger) start(w io.Writer) (err error) {
@@ -168,7 +176,7 @@ func (mg *merger) start(w io.Writer) (err error) {
 		Commit:           last.Commit,
 		MinTXID:          first.MinTXID,
 		MaxTXID:          last.MaxTXID,
-		Timestamp:        last.Timestamp,
+		Timestamp:        mg.timestamp(),
 		PreApplyChecksum: first.PreApplyChecksum,
 	}
 	if mg.opts.Snapshot {
@@ -177,6 +185,9 @@ func (mg *merger) start(w io.Writer) (err error) {
 	// Of a snapshot the checksum is known when it is written.
 	if mg.opts.NoChecksums || !mg.opts.Snapshot && (first.NoChecksum() || last.NoChecksum()) {
 		mg.header.Flags, mg.header.PreApplyChecksum = ltx.HeaderFlagNoChecksum, 0
+	}
+	if mg.opts.begun != nil {
+		mg.opts.begun(mg.header)
 	}
 	mg.shift = ltxfile.ShiftOf(mg.header.PageSize)
 	mg.sum = ltx.ChecksumFlag

@@ -15,6 +15,8 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/internal/ltxfile"
+	"github.com/ltxstream/ltxstream/objstore/levels"
+	"github.com/ltxstream/ltxstream/objstore/mem"
 	"github.com/ltxstream/ltxstream/testenv/history"
 )
 
@@ -246,7 +248,8 @@ func TestMergeOfBoth(t *testing.T) {
 	}
 }
 
-// TestMergeWhenTheClockWentBack: Litestream's timestamps do, ours never.
+// TestMergeWhenTheClockWentBack: that is no error, and what comes out does not go
+// back; streamed it has the same name and timestamp.
 func TestMergeWhenTheClockWentBack(t *testing.T) {
 	t.Parallel()
 	for _, theirs := range []bool{false, true} {
@@ -254,13 +257,20 @@ func TestMergeWhenTheClockWentBack(t *testing.T) {
 		h.Grow(t, 4)
 		h.Skip(-time.Hour)
 		h.Grow(t, 2)
-		var buf bytes.Buffer
-		m, err := Merge(t.Context(), &buf, inputsOf(files(h, 1, 6)...), MergeOptions{})
-		switch {
-		case !theirs && !errors.Is(err, ErrChain):
-			t.Errorf("ours: %v", err)
-		case theirs && (err != nil || !m.Timestamp().Equal(h.Last().Time)):
-			t.Errorf("theirs: %+v, %v", m, err)
+		_, m := merge(t, MergeOptions{}, files(h, 1, 6)...)
+		if want := h.State(4).Time; !m.Timestamp().Equal(want) {
+			t.Errorf("theirs %t: timestamp %s, want the latest, %s", theirs, m.Timestamp(), want)
+		}
+		for _, total := range []int64{0, inMemory + 1} {
+			a := levels.New(mem.New(), levels.Decimal)
+			f, m, err := Store(t.Context(), StoreConfig{Archive: a, DB: "app"}, levels.First, inputsOf(files(h, 1, 6)...), total)
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := a.Store().Stat(t.Context(), a.Key("app", f))
+			if err != nil || f.Min != 1 || f.Max != 6 || !info.Timestamp.Equal(m.Timestamp()) || !f.Timestamp.Equal(h.State(4).Time) {
+				t.Errorf("theirs %t, %d bytes: %s of %s, stored as of %s, %v", theirs, total, f, f.Timestamp, info.Timestamp, err)
+			}
 		}
 	}
 }

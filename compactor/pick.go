@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/superfly/ltx"
+
 	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
@@ -89,11 +91,20 @@ func Pick(inv *Inventory, level levels.Level, s Schedule, now time.Time) []level
 // nil: it is not time yet. The first snapshot is due as soon as there is a base.
 func PickSnapshot(inv *Inventory, s Schedule, now time.Time) []levels.File {
 	newest := inv.newestSnapshot()
-	if newest.Max > 0 && now.Sub(newest.Timestamp) < s.Snapshot {
+	if newest.Max > 0 && now.Sub(inv.since(newest)) < s.Snapshot {
 		return nil
 	}
+	chain := inv.chain(inv.Max(levels.First))
+	if chain == nil || chain[len(chain)-1].Max <= newest.Max {
+		return nil
+	}
+	return chain
+}
+
+// chain is the newest base and what leads on from it towards to, as far as that
+// goes; nil: there is no base.
+func (inv *Inventory) chain(to ltx.TXID) (chain []levels.File) {
 	files := inv.all()
-	var chain []levels.File
 	for _, f := range files {
 		if f.IsBase() && (chain == nil || f.Max > chain[0].Max || f.Max == chain[0].Max && f.Level == levels.Snapshot) {
 			chain = []levels.File{f}
@@ -102,11 +113,27 @@ func PickSnapshot(inv *Inventory, s Schedule, now time.Time) []levels.File {
 	if chain == nil {
 		return nil
 	}
-	chain = append(chain, levels.Cover(files, func(f levels.File) levels.File { return f }, chain[0].Max, inv.Max(levels.First))...)
-	if chain[len(chain)-1].Max <= newest.Max {
-		return nil
+	return append(chain, levels.Cover(files, func(f levels.File) levels.File { return f }, chain[0].Max, to)...)
+}
+
+// reaches reports whether the newest base and what follows it lead to a TXID.
+func (inv *Inventory) reaches(to ltx.TXID) bool {
+	chain := inv.chain(to)
+	return chain != nil && chain[len(chain)-1].Max >= to
+}
+
+// since is from when on a snapshot has been the newest one: its own time, or that
+// of something behind it when the clock went back in between.
+func (inv *Inventory) since(newest levels.File) time.Time {
+	t := newest.Timestamp
+	for _, files := range inv.files {
+		for _, f := range files {
+			if f.Max > newest.Max && !f.Timestamp.IsZero() && f.Timestamp.Before(t) {
+				t = f.Timestamp
+			}
+		}
 	}
-	return chain
+	return t
 }
 
 // newestSnapshot is the one that ends last; zero: there is none.

@@ -126,13 +126,9 @@ func (cfg StoreConfig) meta(m Merged) map[string]string {
 
 var crcTable = crc64.MakeTable(crc64.ECMA)
 
-// storeStreamed merges while it sends. Range and timestamp are those of the
-// inputs, which the merge reads first.
+// storeStreamed merges while it sends. The file's name and timestamp are those of
+// its header, which is known when the merge has read the inputs' own.
 func storeStreamed(ctx context.Context, cfg StoreConfig, level levels.Level, inputs []Input) (levels.File, Merged, error) {
-	f, err := peekRange(ctx, level, inputs)
-	if err != nil {
-		return f, Merged{}, err
-	}
 	mergeCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	pr, pw := io.Pipe()
@@ -142,12 +138,22 @@ func storeStreamed(ctx context.Context, cfg StoreConfig, level levels.Level, inp
 		err error
 	}
 	done := make(chan outcome, 1)
+	begun := make(chan ltx.Header, 1)
+	opts := cfg.MergeOptions
+	opts.begun = func(hdr ltx.Header) { begun <- hdr }
 	go func() {
-		m, err := Merge(mergeCtx, io.MultiWriter(pw, hash), inputs, cfg.MergeOptions)
+		m, err := Merge(mergeCtx, io.MultiWriter(pw, hash), inputs, opts)
 		pw.CloseWithError(err) // nil: the end of the file
 		done <- outcome{m, err}
 	}()
-	err = cfg.put(ctx, f, pr, nil)
+	var f levels.File
+	select {
+	case hdr := <-begun:
+		f = fileWith(level, Merged{Header: hdr})
+	case out := <-done: // it writes nothing before it tells the header
+		return f, out.m, out.err
+	}
+	err := cfg.put(ctx, f, pr, nil)
 	if err != nil {
 		cancel(err) // the merge must not wait for a reader that is gone
 		pr.CloseWithError(err)
@@ -163,31 +169,6 @@ func storeStreamed(ctx context.Context, cfg StoreConfig, level levels.Level, inp
 		return f, out.m, err
 	}
 	return settle(ctx, cfg, fileWith(level, out.m), out.m, hash.Sum64(), nil)
-}
-
-// peekRange reads the headers of the first and the last input.
-func peekRange(ctx context.Context, level levels.Level, inputs []Input) (f levels.File, err error) {
-	f.Level = level
-	for _, i := range []int{0, len(inputs) - 1} {
-		r, err := inputs[i].Open(ctx)
-		if err != nil {
-			return f, err
-		}
-		s, err := ltxfile.NewScanner(r)
-		if err := errors.Join(err, r.Close()); err != nil {
-			return f, &InputError{Index: i, Name: inputs[i].Name, Err: err}
-		}
-		hdr := s.Header()
-		if i == 0 {
-			f.Min = hdr.MinTXID
-		}
-		f.Max = hdr.MaxTXID
-		f.Timestamp = Merged{Header: hdr}.Timestamp()
-	}
-	if level == levels.Snapshot {
-		f.Min = 1
-	}
-	return f, nil
 }
 
 // settle reads back what was put, or what was there before.
