@@ -118,6 +118,8 @@ func TestPowerLossOfTheReplica(t *testing.T) {
 		}
 		what := losePower(t, rnd, f.replica)
 		sub.begin()
+		// Until one process has made the wal-index anew, SQLite itself has others wait for it.
+		sub.waitFor("the replica open", func(r subReport) bool { return r.Status.TXID != 0 })
 		reader := watch(t, f.replica)
 		pos := syncNow(t, p)
 		r := sub.waitFor(fmt.Sprint("position ", pos, " after the loss of ", what), func(r subReport) bool {
