@@ -208,7 +208,13 @@ func (r *roleProcess[T]) killAndRestart() {
 
 func (r *roleProcess[T]) waitFor(what string, cond func(T) bool) T {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	return r.waitWithin(patience, what, cond)
+}
+
+// waitWithin is waitFor for what takes longer.
+func (r *roleProcess[T]) waitWithin(limit time.Duration, what string, cond func(T) bool) T {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	rep, err := r.reports.WaitFor(ctx, r.Process, func(v T) (bool, error) { return cond(v), nil })
 	if err != nil {

@@ -72,7 +72,7 @@ func TestAnHourWithoutNATS(t *testing.T) {
 	}
 	srv.Restart()
 	back := time.Now()
-	sub.waitFor("lag under a second", func(s subReport) bool {
+	sub.waitWithin(max(outage, patience), "lag under a second", func(s subReport) bool {
 		p, err := pub.reports.Last()
 		return err == nil && p.Status.Error == "" && p.Status.Lag < 1 && p.Status.Epoch != 0 && s.Status.Lag < 1 && s.Status.TXID > r.Status.Captured
 	})
