@@ -203,7 +203,7 @@ func TestFullDuringComparison(t *testing.T) {
 	defer c.Close()
 	must(t, c.pin(t.Context()))
 	asked := false
-	c.cfg.crash = func(label string) {
+	c.cfg.Crash = func(label string) {
 		if label == "compare" && !asked && !c.Pos().IsZero() {
 			asked = true
 			c.Full()
@@ -259,7 +259,7 @@ func TestAdoptAndReseed(t *testing.T) {
 	}
 	r.stop()
 	c, err = Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
-	must(t, err, c.Reseed(ltx.Pos{}), c.Close())
+	must(t, err, c.Reseed(ltx.Pos{}, ltx.Pos{}), c.Close())
 }
 
 func FuzzPlace(f *testing.F) {

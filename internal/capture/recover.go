@@ -30,6 +30,9 @@ func (c *Capture) openTable() (*pagesum.Table, error) {
 // and a full file will follow what the spool holds.
 func (c *Capture) recoverPosition() error {
 	c.unsure = true
+	if due, err := c.recoverJunction(); due || err != nil {
+		return err
+	}
 	f, ok := c.spool.last()
 	if ok && c.behind(f) {
 		if err := c.redo(f); err != nil {
