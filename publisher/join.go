@@ -164,7 +164,7 @@ func (r *runner) goOn(t tail, at ltx.Pos) error {
 func (r *runner) prove(ctx context.Context, t tail, p plan) (ltx.Pos, error) {
 	r.stopCapture()
 	here := r.c.Pos()
-	err := r.c.Adopt(ctx, p.at)
+	err := r.c.Adopt(ctx, capture.End{Pos: p.at, Time: t.time})
 	switch {
 	case errors.Is(err, capture.ErrDiverged) && r.claim != nil:
 		// We are not fenced, and whoever publishes claims first: an end that is
@@ -200,7 +200,7 @@ func (r *runner) reseed(t tail, at ltx.Pos) (ltx.Pos, error) {
 	if !r.c.Reseeding(at, t.pos) {
 		r.stopCapture()
 		at = later(at, r.c.Pos())
-		if err := r.c.Reseed(at, t.pos); err != nil {
+		if err := r.c.Reseed(at, capture.End{Pos: t.pos, Time: t.time}); err != nil {
 			return ltx.Pos{}, err
 		}
 	}

@@ -2,9 +2,13 @@ package publisher
 
 import (
 	"errors"
+	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/ltxstream/ltxstream/internal/capture"
 	"github.com/ltxstream/ltxstream/testenv"
+	"github.com/superfly/ltx"
 )
 
 // TestKilledWithinAReseed kills a publisher between the decision to publish a
@@ -79,4 +83,37 @@ func forcedOverSomebodyElse(t *testing.T) (*world, publisherSpec) {
 	p.mustStop()
 	other.transfer(1)
 	return other, publisherSpec{ForceReseed: true}
+}
+
+// TestSlowerClockTakesOver: timestamps do not go back where the one who published
+// before had a clock an hour ahead.
+func TestSlowerClockTakesOver(t *testing.T) {
+	t.Parallel()
+	for name, force := range map[string]bool{"adopted": false, "forced": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			ahead := time.Now().Add(time.Hour)
+			c, err := capture.Open(t.Context(), capture.Config{Path: w.path})
+			if err == nil {
+				err = errors.Join(c.Reseed(ltx.Pos{}, capture.End{Time: ahead}), c.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := start(t, w.config())
+			p.sync()
+			p.mustStop()
+			if got := w.read().time; got.Before(ahead.Truncate(time.Millisecond)) {
+				t.Fatalf("the first file is of %s", got)
+			}
+			cfg := w.config()
+			cfg.StateDir, cfg.ForceReseed = filepath.Join(t.TempDir(), "new"), force
+			p = start(t, cfg)
+			p.sync()
+			w.transfer(1)
+			p.sync()
+			w.check() // that no file is older than the one before
+		})
+	}
 }

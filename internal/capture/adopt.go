@@ -11,9 +11,10 @@ import (
 // ErrDiverged is returned by Adopt when the database is not at the position.
 var ErrDiverged = errors.New("database is not at this position")
 
-// Adopt makes pos, at which a stream ends, the position of this database, if
-// the database's checksum proves it: ErrDiverged otherwise. Before Run.
-func (c *Capture) Adopt(ctx context.Context, pos ltx.Pos) error {
+// Adopt makes the position at which a stream ends that of this database, if the
+// database's checksum proves it: ErrDiverged otherwise. Before Run.
+func (c *Capture) Adopt(ctx context.Context, end End) error {
+	pos := end.Pos
 	if err := c.pin(ctx); err != nil {
 		return err
 	}
@@ -24,7 +25,7 @@ func (c *Capture) Adopt(ctx context.Context, pos ltx.Pos) error {
 	if res.total() != pos.PostApplyChecksum {
 		return fmt.Errorf("%w: its checksum is %s, the position is %s", ErrDiverged, res.total(), pos)
 	}
-	if err := c.join(junction{end: pos, pos: pos}); err != nil {
+	if err := c.join(junction{end: end, pos: pos}); err != nil {
 		return err
 	}
 	if err := c.spool.clear(); err != nil {
@@ -48,7 +49,7 @@ func (c *Capture) Adopt(ctx context.Context, pos ltx.Pos) error {
 // stream), which is at or behind all that was captured, of a stream that ends at
 // end. What the spool holds is dropped. It is durable: a run that begins before
 // that file is captured goes on from here. Before Run.
-func (c *Capture) Reseed(pos, end ltx.Pos) error {
+func (c *Capture) Reseed(pos ltx.Pos, end End) error {
 	if err := c.join(junction{end: end, pos: pos, full: true}); err != nil {
 		return err
 	}

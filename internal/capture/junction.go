@@ -8,16 +8,23 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/superfly/ltx"
 )
+
+// An End is where a stream ends.
+type End struct {
+	Pos  ltx.Pos   // zero: it is empty
+	Time time.Time // of its last file, to the millisecond: no later file is older; zero: not known
+}
 
 // A junction is where the chain of this database was made to follow a stream, by
 // Adopt or Reseed. Both drop what is known of the database before the next file
 // is there, and a full one of a large database takes minutes: a run that begins
 // meanwhile goes on from the junction.
 type junction struct {
-	end  ltx.Pos // at which the stream ended
+	end  End     // of the stream
 	pos  ltx.Pos // that the next file follows; at or behind all that was captured before
 	full bool    // the next file is a full one
 }
@@ -25,7 +32,7 @@ type junction struct {
 const (
 	junctionName  = "junction"
 	junctionMagic = "LTXJOIN1"
-	junctionSize  = 56
+	junctionSize  = 64
 )
 
 func (j junction) encode() []byte {
@@ -35,9 +42,10 @@ func (j junction) encode() []byte {
 	if j.full {
 		full = 1
 	}
-	for _, v := range []uint64{uint64(j.end.TXID), uint64(j.end.PostApplyChecksum), uint64(j.pos.TXID), uint64(j.pos.PostApplyChecksum), full} {
-		b = le.AppendUint64(b, v)
+	for _, p := range []ltx.Pos{j.end.Pos, j.pos} {
+		b = le.AppendUint64(le.AppendUint64(b, uint64(p.TXID)), uint64(p.PostApplyChecksum))
 	}
+	b = le.AppendUint64(le.AppendUint64(b, uint64(j.end.Time.UnixMilli())), full)
 	return le.AppendUint64(b, uint64(crc32.ChecksumIEEE(b)))
 }
 
@@ -47,11 +55,11 @@ func parseJunction(b []byte) (j junction, ok bool) {
 	if len(b) != junctionSize || string(b[:8]) != junctionMagic || le.Uint64(b[sum:]) != uint64(crc32.ChecksumIEEE(b[:sum])) {
 		return junction{}, false
 	}
-	return junction{
-		end:  ltx.Pos{TXID: ltx.TXID(le.Uint64(b[8:])), PostApplyChecksum: ltx.Checksum(le.Uint64(b[16:]))},
-		pos:  ltx.Pos{TXID: ltx.TXID(le.Uint64(b[24:])), PostApplyChecksum: ltx.Checksum(le.Uint64(b[32:]))},
-		full: le.Uint64(b[40:]) == 1,
-	}, le.Uint64(b[40:]) <= 1
+	pos := func(off int) ltx.Pos {
+		return ltx.Pos{TXID: ltx.TXID(le.Uint64(b[off:])), PostApplyChecksum: ltx.Checksum(le.Uint64(b[off+8:]))}
+	}
+	j = junction{end: End{Pos: pos(8), Time: time.UnixMilli(int64(le.Uint64(b[40:])))}, pos: pos(24), full: le.Uint64(b[48:]) == 1}
+	return j, le.Uint64(b[48:]) <= 1
 }
 
 // saveJunction puts j in place: write, fsync, rename, fsync dir. Unlike the
@@ -99,18 +107,20 @@ func (s *state) loadJunction() (j junction, ok bool, err error) {
 
 // join remembers j before anything is dropped.
 func (c *Capture) join(j junction) error {
+	c.enc.notBefore(j.end.Time.UnixMilli())
+	j.end.Time = time.UnixMilli(c.enc.lastTime) // ours may be newer, and be dropped
 	if err := c.state.saveJunction(j); err != nil {
 		return err
 	}
-	c.setJunction(&j)
+	c.setJunction(j)
 	c.cfg.Crash("joined")
 	return nil
 }
 
-func (c *Capture) setJunction(j *junction) {
+func (c *Capture) setJunction(j junction) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.junction = j
+	c.mu.junction = &j
 }
 
 // Joined returns the end of the stream that this database was last made to
@@ -122,7 +132,7 @@ func (c *Capture) Joined() ltx.Pos {
 	if c.mu.junction == nil {
 		return ltx.Pos{}
 	}
-	return c.mu.junction.end
+	return c.mu.junction.end.Pos
 }
 
 // Reseeding reports whether the full file of such a Reseed is due, or waits to be
@@ -131,7 +141,7 @@ func (c *Capture) Reseeding(pos, end ltx.Pos) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	j := c.mu.junction
-	return j != nil && j.full && j.pos == pos && j.end == end
+	return j != nil && j.full && j.pos == pos && j.end.Pos == end
 }
 
 // passed drops the junction once the stream holds a file behind it.
@@ -155,7 +165,8 @@ func (c *Capture) recoverJunction() (due bool, err error) {
 	if err != nil || !ok {
 		return false, err
 	}
-	c.setJunction(&j)
+	c.setJunction(j)
+	c.enc.notBefore(j.end.Time.UnixMilli())
 	f, spooled := c.spool.last()
 	switch {
 	case spooled && f.TXID() > j.pos.TXID:

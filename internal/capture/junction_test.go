@@ -1,9 +1,13 @@
 package capture
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 	"github.com/superfly/ltx"
@@ -48,7 +52,7 @@ func TestReseedIsDurable(t *testing.T) {
 			a, _, pos := captured(t)
 			pos.TXID += 10
 			end := ltx.NewPos(3, ltx.ChecksumFlag|7)
-			c := at(t, a, label, func(c *Capture) error { return c.Reseed(pos, end) })
+			c := at(t, a, label, func(c *Capture) error { return c.Reseed(pos, End{Pos: end}) })
 			if c.Pos() != pos || !c.fullWanted() || c.Joined() != end {
 				t.Fatalf("at %s, full %v, joined %s", c.Pos(), c.fullWanted(), c.Joined())
 			}
@@ -67,7 +71,7 @@ func TestAdoptIsDurable(t *testing.T) {
 			t.Parallel()
 			a, _, pos := captured(t)
 			pos.TXID += 10
-			c := at(t, a, label, func(c *Capture) error { return c.Adopt(t.Context(), pos) })
+			c := at(t, a, label, func(c *Capture) error { return c.Adopt(t.Context(), End{Pos: pos}) })
 			if c.Pos() != pos || c.Joined() != pos || c.fullWanted() != (label != "cursor") {
 				t.Fatalf("at %s, want %s; joined %s, full %v", c.Pos(), pos, c.Joined(), c.fullWanted())
 			}
@@ -79,7 +83,7 @@ func TestAdoptIsDurable(t *testing.T) {
 func TestDamagedJunctionIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	a, _, pos := captured(t)
-	whole := junction{end: pos, pos: ltx.NewPos(pos.TXID+10, ltx.ChecksumFlag), full: true}.encode()
+	whole := junction{end: End{Pos: pos}, pos: ltx.NewPos(pos.TXID+10, ltx.ChecksumFlag), full: true}.encode()
 	open := func(b []byte) ltx.Pos {
 		must(t, os.WriteFile(filepath.Join(StateDir(a.path), junctionName), b, 0o644))
 		c, err := Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
@@ -111,7 +115,7 @@ func TestJunctionEndsWithTheAcknowledgement(t *testing.T) {
 	t.Parallel()
 	a, s, pos := captured(t)
 	c, err := Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
-	must(t, err, c.Reseed(pos, pos), c.Acked(pos.TXID))
+	must(t, err, c.Reseed(pos, End{Pos: pos}), c.Acked(pos.TXID))
 	if c.Joined() != pos {
 		t.Error("gone at once")
 	}
@@ -126,6 +130,57 @@ func TestJunctionEndsWithTheAcknowledgement(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(StateDir(a.path), junctionName)); !os.IsNotExist(err) || r.c.Joined() != (ltx.Pos{}) {
 		t.Errorf("joined %s, stat: %v", r.c.Joined(), err)
 	}
+}
+
+// TestTimestampsGoOnFromTheStream: its last file may be of a clock that is ahead
+// of ours, and the next run knows that too.
+func TestTimestampsGoOnFromTheStream(t *testing.T) {
+	t.Parallel()
+	ahead := time.UnixMilli(time.Now().Add(time.Hour).UnixMilli())
+	for name, join := range map[string]func(c *Capture, pos ltx.Pos) error{
+		"adopt":  func(c *Capture, pos ltx.Pos) error { return c.Adopt(t.Context(), End{Pos: pos, Time: ahead}) },
+		"reseed": func(c *Capture, pos ltx.Pos) error { return c.Reseed(pos, End{Pos: pos, Time: ahead}) },
+	} {
+		for _, again := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, " again=", again), func(t *testing.T) {
+				t.Parallel()
+				a, _, pos := captured(t)
+				open := func() *Capture {
+					c, err := Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
+					must(t, err)
+					return c
+				}
+				c := open()
+				must(t, join(c, pos))
+				if again {
+					must(t, c.Close())
+					c = open()
+				}
+				a.update(1)
+				f := first(t, c, pos.TXID)
+				if got := time.UnixMilli(f.Header.Timestamp); got.Before(ahead) {
+					t.Errorf("file of %s behind one of %s", got, ahead)
+				}
+			})
+		}
+	}
+}
+
+// first runs c until there is a file beyond txid, and closes it.
+func first(t *testing.T, c *Capture, txid ltx.TXID) File {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := c.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	f, err := c.Next(ctx, txid)
+	cancel()
+	wg.Wait()
+	must(t, err, c.Close())
+	return f
 }
 
 func FuzzJunction(f *testing.F) {

@@ -45,7 +45,8 @@ func (c *Capture) recoverPosition() error {
 		c.table.Reset(0)
 	}
 	if c.mu.pos = c.table.Pos(); ok {
-		c.mu.pos, c.enc.lastTime = f.Pos(), f.Header.Timestamp
+		c.mu.pos = f.Pos()
+		c.enc.notBefore(f.Header.Timestamp)
 	}
 	if !c.table.Pos().IsZero() {
 		c.resume(f)
