@@ -89,6 +89,7 @@ type local struct {
 	known  func(ltx.TXID) (ltx.Pos, bool) // positions that the spool remembers
 	bases  []ltx.Pos                      // before each full file in the spool, ascending
 	after  ltx.TXID                       // where an archive ends that is to be continued; 0: none is
+	joined ltx.Pos                        // end of a stream that was decided to be followed, with nothing acknowledged behind it yet
 }
 
 // new reports whether there is no position yet, here or in the stream.
@@ -116,7 +117,7 @@ func (l local) base(txid ltx.TXID) (ltx.Pos, bool) {
 
 // decide is pure.
 func decide(t tail, l local, force bool) plan {
-	own := t.writer == l.writer
+	own := t.writer == l.writer || t.pos == l.joined // that decision stands while the stream ends there
 	known, ok := l.known(t.pos.TXID)
 	switch {
 	case force:

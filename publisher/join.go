@@ -113,7 +113,7 @@ func (r *runner) follow(ctx context.Context, t tail) (ltx.Pos, error) {
 	case prove:
 		return r.prove(ctx, t, p)
 	default:
-		return p.at, r.reseed(p.at)
+		return r.reseed(t, p.at)
 	}
 }
 
@@ -137,7 +137,7 @@ func (r *runner) after(ctx context.Context, isNew bool) (ltx.TXID, error) {
 }
 
 func (r *runner) local() local {
-	l := local{pos: r.c.Pos(), writer: r.c.Writer(), host: r.host, time: r.known, known: r.c.PosAt}
+	l := local{pos: r.c.Pos(), writer: r.c.Writer(), host: r.host, time: r.known, known: r.c.PosAt, joined: r.c.Joined()}
 	for f, ok := r.spooled(0); ok; f, ok = r.spooled(f.TXID()) {
 		if f.Full {
 			l.bases = append(l.bases, f.PrePos())
@@ -164,19 +164,17 @@ func (r *runner) goOn(t tail, at ltx.Pos) error {
 func (r *runner) prove(ctx context.Context, t tail, p plan) (ltx.Pos, error) {
 	r.stopCapture()
 	here := r.c.Pos()
-	err := r.c.Adopt(ctx, p.at)
+	err := r.c.Adopt(ctx, capture.End{Pos: p.at, Time: t.time})
 	switch {
 	case errors.Is(err, capture.ErrDiverged) && r.claim != nil:
 		// We are not fenced, and whoever publishes claims first: an end that is
 		// not ours is a forgery, or damaged.
 		r.cfg.Logger.Warn("the stream ends with what nobody claimed, publishing a full file behind it", "txid", here.String(), "end", t.pos.String())
 		r.bump(func(s *counters) { s.Foreign++ })
-		at := later(t.pos, here)
-		return at, r.reseed(at)
+		return r.reseed(t, later(t.pos, here))
 	case errors.Is(err, capture.ErrDiverged) && p.elseReseed:
 		r.cfg.Logger.Warn("database is older than what was published of it, publishing it as it is", "txid", here.String(), "end", t.pos.String())
-		at := later(t.pos, here)
-		return at, r.reseed(at)
+		return r.reseed(t, later(t.pos, here))
 	case errors.Is(err, capture.ErrDiverged):
 		return ltx.Pos{}, &DivergedError{DB: r.cfg.DB, Path: r.cfg.Path, Stream: t.pos, Writer: t.writer, Local: here, cause: err}
 	case err != nil:
@@ -196,14 +194,18 @@ func (r *runner) prove(ctx context.Context, t tail, p plan) (ltx.Pos, error) {
 	return p.at, nil
 }
 
-// reseed makes a full file follow at.
-func (r *runner) reseed(at ltx.Pos) error {
-	r.stopCapture()
-	if err := r.c.Reseed(at); err != nil {
-		return err
+// reseed makes a full file follow at, or what was captured meanwhile, and
+// returns which of them it was. One that is being made already is left alone.
+func (r *runner) reseed(t tail, at ltx.Pos) (ltx.Pos, error) {
+	if !r.c.Reseeding(at, t.pos) {
+		r.stopCapture()
+		at = later(at, r.c.Pos())
+		if err := r.c.Reseed(at, capture.End{Pos: t.pos, Time: t.time}); err != nil {
+			return ltx.Pos{}, err
+		}
 	}
 	r.cfg.Logger.Info("a full file follows", "txid", (at.TXID + 1).String())
 	r.renumber()
 	r.sent, r.full = at.TXID, &at
-	return nil
+	return at, nil
 }

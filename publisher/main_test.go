@@ -26,6 +26,7 @@ type publisherSpec struct {
 	DB             wire.DB
 	PerTransaction bool
 	SoftWALLimit   int64
+	ForceReseed    bool
 	After          ltx.TXID
 	Crash          string // label to be killed at
 	Nth            int    // … the n-th time
@@ -60,7 +61,7 @@ func publisherJob(ctx context.Context, raw json.RawMessage, out *child.Output) e
 	if err != nil {
 		return err
 	}
-	p, err := New(Config{JS: js, DB: spec.DB, Path: spec.Path, PerTransaction: spec.PerTransaction, SoftWALLimit: spec.SoftWALLimit, SoleOwner: true, crash: spec.killer(),
+	p, err := New(Config{JS: js, DB: spec.DB, Path: spec.Path, PerTransaction: spec.PerTransaction, ForceReseed: spec.ForceReseed, SoftWALLimit: spec.SoftWALLimit, SoleOwner: true, crash: spec.killer(),
 		After: func(context.Context) (ltx.TXID, error) { return spec.After, nil }})
 	if err != nil {
 		return err

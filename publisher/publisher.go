@@ -109,6 +109,7 @@ func (p *Publisher) captureConfig() capture.Config {
 		Notifier:       p.cfg.Notifier,
 		Logger:         p.cfg.Logger,
 		Observer:       p.cfg.Metrics.observer(p.cfg.DB),
+		Crash:          p.cfg.crash,
 	}
 }
 

@@ -11,9 +11,10 @@ import (
 // ErrDiverged is returned by Adopt when the database is not at the position.
 var ErrDiverged = errors.New("database is not at this position")
 
-// Adopt makes pos, at which a stream ends, the position of this database, if
-// the database's checksum proves it: ErrDiverged otherwise. Before Run.
-func (c *Capture) Adopt(ctx context.Context, pos ltx.Pos) error {
+// Adopt makes the position at which a stream ends that of this database, if the
+// database's checksum proves it: ErrDiverged otherwise. Before Run.
+func (c *Capture) Adopt(ctx context.Context, end End) error {
+	pos := end.Pos
 	if err := c.pin(ctx); err != nil {
 		return err
 	}
@@ -24,9 +25,13 @@ func (c *Capture) Adopt(ctx context.Context, pos ltx.Pos) error {
 	if res.total() != pos.PostApplyChecksum {
 		return fmt.Errorf("%w: its checksum is %s, the position is %s", ErrDiverged, res.total(), pos)
 	}
+	if err := c.join(junction{end: end, pos: pos}); err != nil {
+		return err
+	}
 	if err := c.spool.clear(); err != nil {
 		return fmt.Errorf("clear spool: %w", err)
 	}
+	c.cfg.Crash("cleared")
 	c.table.Reset(res.end.PageSize)
 	if err := c.table.Update(pos, res.count, res.pages()); err != nil {
 		return err
@@ -40,15 +45,13 @@ func (c *Capture) Adopt(ctx context.Context, pos ltx.Pos) error {
 	return c.db.Unpin() // until Run nobody would yield; the change counter tells what happens meanwhile
 }
 
-// Reseed makes the next file a full one that follows pos, at which a stream
-// ends (zero: an empty stream). What the spool holds is dropped. Before Run.
-func (c *Capture) Reseed(pos ltx.Pos) error {
-	if err := c.spool.clear(); err != nil {
-		return fmt.Errorf("clear spool: %w", err)
+// Reseed makes the next file a full one that follows pos (zero: an empty
+// stream), which is at or behind all that was captured, of a stream that ends at
+// end. What the spool holds is dropped. It is durable: a run that begins before
+// that file is captured goes on from here. Before Run.
+func (c *Capture) Reseed(pos ltx.Pos, end End) error {
+	if err := c.join(junction{end: end, pos: pos, full: true}); err != nil {
+		return err
 	}
-	c.table.Reset(c.table.PageSize())
-	c.setPos(pos)
-	c.unsure = true
-	c.mu.full = true
-	return nil
+	return c.beginAt(pos)
 }

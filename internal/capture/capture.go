@@ -49,6 +49,8 @@ type Capture struct {
 		arrived chan struct{} // closed with the next file; nil: nobody waits
 		full    bool          // a full file is wanted
 		stats   Stats
+
+		junction *junction // where the chain was made to follow a stream; nil: a file behind it was acknowledged
 	}
 }
 

@@ -60,7 +60,7 @@ func captureJob(ctx context.Context, raw json.RawMessage, out *child.Output) err
 	}
 	cfg := Config{Path: spec.Path, SoftWALLimit: spec.SoftWALLimit, SpoolLimit: spec.SpoolLimit, SpoolTail: 1 << 40, SoleOwner: true}
 	cfg.Logger = slog.New(slog.DiscardHandler)
-	cfg.crash = spec.killer()
+	cfg.Crash = spec.killer()
 	c, err := Open(ctx, cfg)
 	if err != nil {
 		return err

@@ -37,7 +37,7 @@ type Config struct {
 	Logger   *slog.Logger
 	Observer Observer
 
-	crash func(label string) // tests end the process in it; called at every durable step
+	Crash func(label string) // tests end the process in it; called at every durable step; nil: nothing is
 }
 
 // Observer is told of what happened, for metrics. Its functions may be nil;
@@ -79,8 +79,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	if c.crash == nil {
-		c.crash = func(string) {}
+	if c.Crash == nil {
+		c.Crash = func(string) {}
 	}
 	return c, nil
 }

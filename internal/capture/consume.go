@@ -82,6 +82,9 @@ func (c *Capture) setDemand(v bool) {
 
 // Acked says that the stream has stored all files up to txid.
 func (c *Capture) Acked(txid ltx.TXID) error {
+	if err := c.passed(txid); err != nil {
+		return fmt.Errorf("drop junction: %w", err)
+	}
 	full := !c.spoolHasRoom()
 	err := c.spool.ack(txid, c.cfg.SpoolTail)
 	if full && c.spoolHasRoom() {

@@ -29,11 +29,14 @@ type encoder struct {
 	sums     []pagesum.Page
 }
 
+// notBefore has later files bear at least this timestamp, in milliseconds.
+func (e *encoder) notBefore(t int64) { e.lastTime = max(e.lastTime, t) }
+
 // header makes the LTX header of c as transaction txid on top of pre. The WAL
 // fields say where the frames were: offset and size of the covered part of the
 // -wal file, which for a comparison is the empty part at its end.
 func (e *encoder) header(c *changes, txid ltx.TXID, pre ltx.Checksum) ltx.Header {
-	e.lastTime = max(e.lastTime, time.Now().UnixMilli())
+	e.notBefore(time.Now().UnixMilli())
 	h := ltx.Header{
 		Version:   ltx.Version,
 		PageSize:  c.pageSize,

@@ -145,7 +145,7 @@ func (c *Capture) saveCursor(chain wal.Chain) error {
 	if err := c.state.cursor.save(placeAt(file, chain, c.Pos().TXID)); err != nil {
 		return err
 	}
-	c.cfg.crash("cursor")
+	c.cfg.Crash("cursor")
 	return nil
 }
 

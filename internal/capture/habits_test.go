@@ -83,7 +83,7 @@ func TestCheckpointDuringComparison(t *testing.T) {
 	for range 4 {
 		a.exec("INSERT INTO b VALUES (randomblob(10000000))")
 	}
-	r := run(t, Config{Path: a.path, crash: func(label string) {
+	r := run(t, Config{Path: a.path, Crash: func(label string) {
 		if label == "compare" {
 			time.Sleep(20 * time.Millisecond) // a large database
 		}

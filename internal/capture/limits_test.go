@@ -203,7 +203,7 @@ func TestFullDuringComparison(t *testing.T) {
 	defer c.Close()
 	must(t, c.pin(t.Context()))
 	asked := false
-	c.cfg.crash = func(label string) {
+	c.cfg.Crash = func(label string) {
 		if label == "compare" && !asked && !c.Pos().IsZero() {
 			asked = true
 			c.Full()
@@ -246,10 +246,10 @@ func TestAdoptAndReseed(t *testing.T) {
 	must(t, os.RemoveAll(StateDir(a.path)))
 	c, err := Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
 	must(t, err)
-	if err := c.Adopt(t.Context(), ltx.Pos{TXID: 9, PostApplyChecksum: ltx.ChecksumFlag | 1}); !errors.Is(err, ErrDiverged) {
+	if err := c.Adopt(t.Context(), End{Pos: ltx.Pos{TXID: 9, PostApplyChecksum: ltx.ChecksumFlag | 1}}); !errors.Is(err, ErrDiverged) {
 		t.Errorf("%v, want ErrDiverged", err)
 	}
-	must(t, c.Adopt(t.Context(), pos), c.Close())
+	must(t, c.Adopt(t.Context(), End{Pos: pos}), c.Close())
 	a.update(7)
 	r = run(t, Config{Path: a.path}, r.shadow)
 	r.settle()
@@ -259,7 +259,7 @@ func TestAdoptAndReseed(t *testing.T) {
 	}
 	r.stop()
 	c, err = Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
-	must(t, err, c.Reseed(ltx.Pos{}), c.Close())
+	must(t, err, c.Reseed(ltx.Pos{}, End{}), c.Close())
 }
 
 func FuzzPlace(f *testing.F) {

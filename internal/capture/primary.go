@@ -22,7 +22,7 @@ func (c *Capture) openPrimary(ctx context.Context) (err error) {
 	if c.db, err = wal.Open(c.cfg.Path); err != nil {
 		return fmt.Errorf("open %s: %w", c.cfg.Path, err)
 	}
-	c.db.OnSync(func() { c.cfg.crash("sync") })
+	c.db.OnSync(func() { c.cfg.Crash("sync") })
 	path, err := filepath.EvalSymlinks(c.cfg.Path) // SQLite names the WAL after that
 	if err != nil {
 		return fmt.Errorf("open %s: %w", c.cfg.Path, err)

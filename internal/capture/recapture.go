@@ -108,7 +108,7 @@ var errOvertaken = errors.New("wal was restarted during the comparison")
 // of the pin, and takes it again. What was committed meanwhile is in the WAL
 // then, which the comparison will read in the end, or else errOvertaken.
 func (c *Capture) stepAside(ctx context.Context, settle func(wal.Header) error) error {
-	c.cfg.crash("compare")
+	c.cfg.Crash("compare")
 	if contended, err := contends(c.db); err != nil || !contended {
 		return err
 	}

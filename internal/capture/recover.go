@@ -30,6 +30,9 @@ func (c *Capture) openTable() (*pagesum.Table, error) {
 // and a full file will follow what the spool holds.
 func (c *Capture) recoverPosition() error {
 	c.unsure = true
+	if due, err := c.recoverJunction(); due || err != nil {
+		return err
+	}
 	f, ok := c.spool.last()
 	if ok && c.behind(f) {
 		if err := c.redo(f); err != nil {
@@ -42,7 +45,8 @@ func (c *Capture) recoverPosition() error {
 		c.table.Reset(0)
 	}
 	if c.mu.pos = c.table.Pos(); ok {
-		c.mu.pos, c.enc.lastTime = f.Pos(), f.Header.Timestamp
+		c.mu.pos = f.Pos()
+		c.enc.notBefore(f.Header.Timestamp)
 	}
 	if !c.table.Pos().IsZero() {
 		c.resume(f)

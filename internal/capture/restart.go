@@ -220,11 +220,11 @@ func (c *Capture) restartFilled(ctx context.Context, h, next wal.Header) (bool, 
 	if c.db.Backfilled() != h.MaxFrame {
 		return false, nil
 	}
-	c.cfg.crash("restart")
+	c.cfg.Crash("restart")
 	if ok, err := c.restartWithin(ctx, next, readersWait); !ok {
 		return false, err
 	}
-	c.cfg.crash("restarted")
+	c.cfg.Crash("restarted")
 	return true, nil
 }
 

@@ -26,7 +26,7 @@ func onSlowDisk(t *testing.T, softLimit int64) (*app, *running, *slowDisk) {
 	t.Helper()
 	a := newApp(t, sqlconn.Options{AutoCheckpoint: -1}, 1)
 	d := &slowDisk{}
-	r := run(t, Config{Path: a.path, SoftWALLimit: softLimit, crash: d.crash}, &shadow{})
+	r := run(t, Config{Path: a.path, SoftWALLimit: softLimit, Crash: d.crash}, &shadow{})
 	r.settle()
 	return a, r, d
 }

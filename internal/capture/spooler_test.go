@@ -15,7 +15,7 @@ func TestWALIsReadDuringASync(t *testing.T) {
 	var slow atomic.Bool
 	arrived, released := make(chan struct{}), make(chan struct{})
 	release := sync.OnceFunc(func() { close(released) })
-	r := run(t, Config{Path: a.path, crash: func(label string) {
+	r := run(t, Config{Path: a.path, Crash: func(label string) {
 		if label == "spool" && slow.CompareAndSwap(true, false) {
 			close(arrived)
 			<-released

@@ -201,7 +201,7 @@ func (c *Capture) takeFromWAL(h wal.Header) error {
 func (c *Capture) commit(ch *changes) error {
 	pos := c.Pos()
 	h := c.enc.header(ch, pos.TXID+1, pos.PostApplyChecksum)
-	c.cfg.crash("spool")
+	c.cfg.Crash("spool")
 	f, sums, err := c.enc.write(c.spool, c.db, ch, h, func(sums []pagesum.Page) ltx.Checksum {
 		if ch.full {
 			return totalOf(sums)
@@ -211,11 +211,11 @@ func (c *Capture) commit(ch *changes) error {
 	if err != nil {
 		return err
 	}
-	c.cfg.crash("spooled")
+	c.cfg.Crash("spooled")
 	if err := c.record(f, ch, sums); err != nil {
 		return errors.Join(err, c.spool.undo(f)) // nobody has seen it
 	}
-	c.cfg.crash("table")
+	c.cfg.Crash("table")
 	c.setPos(f.Pos())
 	c.spool.add(f)
 	c.announce()
