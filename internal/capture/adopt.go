@@ -13,11 +13,13 @@ var ErrDiverged = errors.New("database is not at this position")
 
 // Adopt makes the position at which a stream ends that of this database, if the
 // database's checksum proves it: ErrDiverged otherwise. Before Run.
-func (c *Capture) Adopt(ctx context.Context, end End) error {
+func (c *Capture) Adopt(ctx context.Context, end End) (err error) {
 	pos := end.Pos
 	if err := c.pin(ctx); err != nil {
 		return err
 	}
+	// Until Run nobody would yield; the change counter tells what happens meanwhile.
+	defer func() { err = errors.Join(err, c.db.Unpin()) }()
 	res, err := compare(ctx, c.db, comparison{})
 	if err != nil {
 		return err
@@ -39,10 +41,7 @@ func (c *Capture) Adopt(ctx context.Context, end End) error {
 	c.setPos(pos)
 	c.at(res.end)
 	c.counted(res.change)
-	if err := c.saveCursor(res.end); err != nil {
-		return err
-	}
-	return c.db.Unpin() // until Run nobody would yield; the change counter tells what happens meanwhile
+	return c.saveCursor(res.end)
 }
 
 // Reseed makes the next file a full one that follows pos (zero: an empty

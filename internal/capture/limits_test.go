@@ -240,7 +240,7 @@ sqlite3.connect(sys.argv[1], timeout=0).execute("PRAGMA journal_mode=delete")`, 
 
 func TestAdoptAndReseed(t *testing.T) {
 	a := newApp(t, sqlconn.Options{}, 1)
-	r := run(t, Config{Path: a.path}, &shadow{})
+	r := run(t, Config{Path: a.path, PerTransaction: true}, &shadow{}) // holds the pin all the time
 	pos := r.settle()
 	r.stop()
 	must(t, os.RemoveAll(StateDir(a.path)))
@@ -248,6 +248,9 @@ func TestAdoptAndReseed(t *testing.T) {
 	must(t, err)
 	if err := c.Adopt(t.Context(), End{Pos: ltx.Pos{TXID: 9, PostApplyChecksum: ltx.ChecksumFlag | 1}}); !errors.Is(err, ErrDiverged) {
 		t.Errorf("%v, want ErrDiverged", err)
+	}
+	if c.db.Pinned() || a.checkpoint("TRUNCATE").Busy {
+		t.Error("pinned, and nobody there to yield")
 	}
 	must(t, c.Adopt(t.Context(), End{Pos: pos}), c.Close())
 	a.update(7)

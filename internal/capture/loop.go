@@ -56,6 +56,12 @@ func (c *Capture) drain(ctx context.Context) {
 	if err != nil {
 		c.cfg.Logger.Warn("last transactions were not captured before the stop; the next run finds them", "path", c.cfg.Path, "err", err)
 	}
+	if c.db == nil { // the file is not there
+		return
+	}
+	if err := c.db.Unpin(); err != nil { // nobody yields until the next Run
+		c.cfg.Logger.Warn("pin not let go", "path", c.cfg.Path, "err", err)
+	}
 }
 
 func (c *Capture) loop(ctx context.Context) {
