@@ -526,6 +526,24 @@ func TestMetrics(t *testing.T) {
 	p.commit()
 	a.wait(2)
 	b.wait(2)
+	got := map[string]float64{}
+	streamtest.Eventually(t, "four files in the metrics", func() bool { // they come right after the position
+		got = gathered(t, reg)
+		return got["ltx_sub_apply_seconds"] == 4
+	})
+	for name, want := range map[string]float64{"ltx_sub_files_total": 4, "ltx_sub_txid": 4, "ltx_sub_up": 2} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
+	}
+	if got["ltx_sub_errors_total"] < 2 {
+		t.Errorf("errors %v", got["ltx_sub_errors_total"])
+	}
+}
+
+// gathered sums up what is measured, by name.
+func gathered(t *testing.T, reg prometheus.Gatherer) map[string]float64 {
+	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -536,14 +554,7 @@ func TestMetrics(t *testing.T) {
 			got[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
 	}
-	for name, want := range map[string]float64{"ltx_sub_files_total": 4, "ltx_sub_txid": 4, "ltx_sub_apply_seconds": 4, "ltx_sub_up": 2} {
-		if got[name] != want {
-			t.Errorf("%s is %v, want %v", name, got[name], want)
-		}
-	}
-	if got["ltx_sub_errors_total"] < 2 {
-		t.Errorf("errors %v", got["ltx_sub_errors_total"])
-	}
+	return got
 }
 
 func TestConfigFaultsAreReportedAtOnce(t *testing.T) {
