@@ -176,8 +176,13 @@ func equalAt(t *testing.T, pos ltx.Pos, primary string, replicas ...string) {
 // settleAtLeast is settle while somebody goes on committing.
 func settleAtLeast(t testing.TB, p *publisher.Publisher, s *subscriber.Subscriber) ltx.Pos {
 	t.Helper()
-	pos := syncNow(t, p)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	return settleAtLeastWithin(t, patience, p, s)
+}
+
+func settleAtLeastWithin(t testing.TB, limit time.Duration, p *publisher.Publisher, s *subscriber.Subscriber) ltx.Pos {
+	t.Helper()
+	pos := syncWithin(t, limit, p)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	if _, err := s.WaitFor(ctx, pos.TXID); err != nil {
 		t.Fatalf("%v; status %+v", err, s.Status())

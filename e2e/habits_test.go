@@ -206,7 +206,7 @@ func comeFirst(t *testing.T, rate float64, checkpoints int) {
 			return nil
 		})
 		if i%4 == 0 {
-			settleAtLeast(t, p, s) // then it is let through at once
+			settleAtLeastWithin(t, 4*patience, p, s) // then it is let through at once
 		}
 		mode := []string{"TRUNCATE", "RESTART"}[i%2]
 		began := time.Now()
@@ -218,7 +218,7 @@ func comeFirst(t *testing.T, rate float64, checkpoints int) {
 			t.Errorf("%s %d: %+v after %v", mode, i, res, took)
 		}
 	}
-	settleAtLeast(t, p, s)
+	settleAtLeastWithin(t, 4*patience, p, s)
 	for name, w := range c {
 		r := testenv.Finish(t, w)
 		t.Logf("%s: %d writes, %d busy, longest %v", name, r.Writes, r.Busy, r.MaxRound)

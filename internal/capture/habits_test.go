@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,6 +95,30 @@ func TestCheckpointDuringComparison(t *testing.T) {
 		if res := a.checkpoint("TRUNCATE"); res.Busy || time.Since(start) > time.Second {
 			t.Errorf("%+v after %s", res, time.Since(start))
 		}
+	}
+	r.settle()
+	r.equal(a.path)
+}
+
+// … also while it lays a large WAL over the database.
+func TestCheckpointDuringOverlay(t *testing.T) {
+	a := newApp(t, sqlconn.Options{AutoCheckpoint: -1}, 1)
+	a.exec("CREATE TABLE b (x BLOB)")
+	for range 4 {
+		a.exec("INSERT INTO b VALUES (randomblob(10000000))")
+	}
+	began := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(began) })
+	r := run(t, Config{Path: a.path, Crash: func(label string) {
+		if label == "overlay" {
+			begin()
+			time.Sleep(100 * time.Millisecond) // 4 seconds in all
+		}
+	}}, &shadow{})
+	<-began
+	start := time.Now()
+	if res := a.checkpoint("TRUNCATE"); res.Busy || time.Since(start) > 3*time.Second {
+		t.Errorf("%+v after %s", res, time.Since(start))
 	}
 	r.settle()
 	r.equal(a.path)

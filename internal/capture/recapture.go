@@ -43,6 +43,9 @@ func (c *Capture) recapture(ctx context.Context) (covered bool, err error) {
 		c.cfg.Logger.Info("wal was restarted during the comparison, comparing again", "path", c.cfg.Path)
 		c.unsure = true
 		return false, nil
+	case errors.Is(err, errAwaited):
+		c.unsure = true
+		return false, c.letGo() // compare once the checkpointer is done
 	case err != nil:
 		return false, errors.Join(err, c.db.Unpin()) // nobody need wait for us until then
 	}
@@ -63,6 +66,7 @@ func (c *Capture) captureCompared(ctx context.Context, size uint32, full bool) e
 		out:     patch,
 		keep:    func(pgno uint32, sum ltx.Checksum) bool { return full || c.table.Get(pgno) != sum },
 		breathe: c.stepAside,
+		awaited: c.awaited,
 	})
 	if err != nil {
 		return err
@@ -137,6 +141,23 @@ func (c *Capture) stepAside(ctx context.Context, settle func(wal.Header) error) 
 		return fmt.Errorf("%d commits of %d: %w", n, now.Change-h.Change, errors.Join(errOvertaken, err))
 	}
 	return nil
+}
+
+// errAwaited ends a comparison for which a checkpointer would wait.
+var errAwaited = errors.New("a checkpoint waits for the pin")
+
+// awaited returns errAwaited where a checkpointer waits for the pin while the WAL
+// is read, which it is about to make small: the next comparison has less to read.
+func (c *Capture) awaited() error {
+	c.cfg.Crash("overlay")
+	if contended, err := contends(c.db); err != nil || !contended {
+		return err
+	}
+	h, err := c.db.Header()
+	if err != nil || c.db.Backfilled() != h.MaxFrame {
+		return err // it is not waiting yet
+	}
+	return errAwaited
 }
 
 // awaitCheckpointer waits until the header has changed from h or the

@@ -27,6 +27,7 @@ type comparison struct {
 	out     *os.File // pages kept; nil: none are
 	keep    func(pgno uint32, sum ltx.Checksum) bool
 	breathe func(ctx context.Context, settle func(wal.Header) error) error // between two reads; may be nil
+	awaited func() error                                                   // while the WAL is laid over all of it: an error ends the comparison; may be nil
 
 	db       *wal.DB
 	pageSize uint32
@@ -159,7 +160,7 @@ func (c *comparison) run(ctx context.Context) (compared, error) {
 
 // settle lays the pages of the WAL up to h over what was read.
 func (c *comparison) settle(ctx context.Context, h wal.Header, count uint32) (compared, error) {
-	end, err := c.lay(ctx, h, count)
+	end, err := c.lay(ctx, h, count, c.awaited)
 	if err != nil {
 		return compared{}, err
 	}
@@ -171,13 +172,13 @@ func (c *comparison) settle(ctx context.Context, h wal.Header, count uint32) (co
 	return compared{count: count, end: end, change: h.Change, sums: c.sums, kept: c.kept}, nil
 }
 
-func (c *comparison) lay(ctx context.Context, h wal.Header, count uint32) (end wal.Chain, err error) {
+func (c *comparison) lay(ctx context.Context, h wal.Header, count uint32, awaited func() error) (end wal.Chain, err error) {
 	n := min(int(count), len(c.sums))
 	c.sums, c.kept = c.sums[:n], c.kept[:n]
 	if h.MaxFrame == 0 {
 		return wal.Chain{PageSize: c.pageSize, BigEndian: h.BigEndian, Salt: h.Salt}, nil
 	}
-	return c.overlay(ctx, h)
+	return c.overlay(ctx, h, awaited)
 }
 
 // pause lets others have their turn. While they do, what was read so far is as
@@ -194,7 +195,7 @@ func (c *comparison) pause(ctx context.Context) error {
 		if h.MaxFrame == 0 {
 			count = ^uint32(0) >> 1 // as it was since the first page was read
 		}
-		_, err := c.lay(ctx, h, count)
+		_, err := c.lay(ctx, h, count, nil)
 		return err
 	})
 }
@@ -249,7 +250,7 @@ func (c *comparison) put(pgno uint32, page []byte) error {
 }
 
 // overlay verifies the WAL up to h and puts the last frame of each page.
-func (c *comparison) overlay(ctx context.Context, h wal.Header) (wal.Chain, error) {
+func (c *comparison) overlay(ctx context.Context, h wal.Header, awaited func() error) (wal.Chain, error) {
 	chain, err := startOf(c.db, h)
 	if err != nil {
 		return wal.Chain{}, err
@@ -257,7 +258,7 @@ func (c *comparison) overlay(ctx context.Context, h wal.Header) (wal.Chain, erro
 	if chain.PageSize != c.pageSize {
 		return wal.Chain{}, fmt.Errorf("wal has pages of %d bytes, the database of %d: %w", chain.PageSize, c.pageSize, wal.ErrChain)
 	}
-	pages, err := verifyFrames(ctx, c.db, &chain, h.MaxFrame)
+	pages, err := verifyFrames(ctx, c.db, &chain, h.MaxFrame, awaited)
 	if err != nil {
 		return wal.Chain{}, err
 	}
@@ -277,14 +278,20 @@ func (c *comparison) overlay(ctx context.Context, h wal.Header) (wal.Chain, erro
 	return chain, nil
 }
 
-// verifyFrames moves chain to frame last and returns pgno<<32 | frame of all.
-func verifyFrames(ctx context.Context, db *wal.DB, chain *wal.Chain, last uint32) ([]uint64, error) {
+// verifyFrames moves chain to frame last and returns pgno<<32 | frame of all. An
+// error of awaited (may be nil), which is asked between two reads, ends it.
+func verifyFrames(ctx context.Context, db *wal.DB, chain *wal.Chain, last uint32, awaited func() error) ([]uint64, error) {
 	per := min(max(1, readChunk/chain.FrameSize()), int(last-chain.Frame))
 	buf := make([]byte, per*chain.FrameSize())
 	pages := make([]uint64, 0, last-chain.Frame)
 	for chain.Frame < last {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
+		}
+		if awaited != nil {
+			if err := awaited(); err != nil {
+				return nil, err
+			}
 		}
 		b := buf[:min(per, int(last-chain.Frame))*chain.FrameSize()]
 		if _, err := db.ReadWAL(b, wal.FrameOffset(chain.Frame+1, chain.PageSize)); err != nil && !errors.Is(err, io.EOF) {
