@@ -26,41 +26,42 @@ var imports = map[string][]string{
 	"wire": {},
 
 	// mechanisms
-	"internal/wal":      {},
-	"internal/keeper":   {},
-	"internal/crc64iso": {},
-	"internal/pagesum":  {"internal/crc64iso"},
-	"internal/tempfile": {},
-	"internal/dirlock":  {},
-	"internal/ltxfile":  {"internal/crc64iso", "internal/tempfile"}, // bytes of LTX files: all that read them
-	"internal/stream":   {"wire"},                                   // shared by publisher, feed, subscriber, archiver
-	"internal/capture":  {"internal/dirlock", "internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
-	"internal/feed":     {"wire", "internal/stream", "internal/ltxfile", "internal/tempfile"},
-	"replica":           {"internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
-	"objstore/...":      {"objstore/..."},
-	"objstore/levels":   {"objstore"},
-	"compactor":         {"internal/ltxfile", "internal/tempfile", "objstore", "objstore/levels"},
-	"internal/tail":     {"wire", "internal/feed", "internal/stream", "objstore/...", "compactor"}, // a stream's tail as an archive: restores, and replicas that begin from one
-	"embedded":          {"internal/dirlock"},
-	"internal/natsconn": {},
-	"internal/daemon":   {"wire"},
-	"internal/control":  {"wire", "internal/daemon"}, // the same statuses as the HTTP side
+	"internal/wal":        {},
+	"internal/keeper":     {},
+	"internal/crc64iso":   {},
+	"internal/pagesum":    {"internal/crc64iso"},
+	"internal/tempfile":   {},
+	"internal/atomicfile": {},
+	"internal/dirlock":    {},
+	"internal/ltxfile":    {"internal/crc64iso", "internal/tempfile"}, // bytes of LTX files: all that read them
+	"internal/stream":     {"wire"},                                   // shared by publisher, feed, subscriber, archiver
+	"internal/capture":    {"internal/atomicfile", "internal/dirlock", "internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
+	"internal/feed":       {"wire", "internal/stream", "internal/ltxfile", "internal/tempfile"},
+	"replica":             {"internal/atomicfile", "internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
+	"objstore/...":        {"objstore/..."},
+	"objstore/levels":     {"objstore"},
+	"compactor":           {"internal/ltxfile", "internal/tempfile", "objstore", "objstore/levels"},
+	"internal/tail":       {"wire", "internal/feed", "internal/stream", "objstore/...", "compactor"}, // a stream's tail as an archive: restores, and replicas that begin from one
+	"embedded":            {"internal/dirlock"},
+	"internal/natsconn":   {},
+	"internal/daemon":     {"wire"},
+	"internal/control":    {"wire", "internal/daemon"}, // the same statuses as the HTTP side
 
 	// what was before us
 	"internal/litestream":        {"objstore/levels", "compactor"}, // where an archive of Litestream's ends, and whether it still runs
 	"internal/litestream/config": {"wire"},                         // its configuration as ours
 
 	// roles
-	"publisher":  {"wire", "internal/capture", "internal/stream"},
-	"subscriber": {"wire", "internal/dirlock", "internal/feed", "internal/stream", "replica"},
+	"publisher":  {"internal/atomicfile", "wire", "internal/capture", "internal/stream"},
+	"subscriber": {"internal/atomicfile", "wire", "internal/dirlock", "internal/feed", "internal/stream", "replica"},
 	"archiver":   {"wire", "internal/feed", "internal/ltxfile", "internal/stream", "internal/tempfile", "objstore", "objstore/levels", "compactor"},
-	"restore":    {"internal/ltxfile", "objstore/levels"},
+	"restore":    {"internal/atomicfile", "internal/ltxfile", "objstore/levels"},
 
 	// the other format of archives that a restore reads; its output is restore's
 	"restore/generations": {"internal/wal", "objstore", "objstore/levels", "restore"},
 
 	// what joins two roles: replicas that begin from an archive
-	"subscriber/archive": {"wire", "internal/tempfile", "objstore/levels", "compactor", "restore", "subscriber"},
+	"subscriber/archive": {"internal/atomicfile", "wire", "internal/tempfile", "objstore/levels", "compactor", "restore", "subscriber"},
 
 	// commands, and what only tests use
 	"cmd/...":                    {"..."},

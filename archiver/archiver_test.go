@@ -311,12 +311,7 @@ func TestNewBaseAfterDamage(t *testing.T) {
 	reached(t, dest, "app", 9)
 	stop()
 	spoil(t, dest, "app/ltx/1/", "0006.ltx")
-	cfg.Schedule = compactor.Schedule{Windows: []time.Duration{100 * time.Millisecond}, Snapshot: 100 * time.Millisecond}
-	var asked atomic.Int64
-	cfg.AskFull = func(context.Context, wire.DB) error { asked.Add(1); return nil }
-	a, _ := start(t, cfg)
-	streamtest.Eventually(t, "alarm", func() bool { s := a.Status(); return len(s) == 1 && s[0].Alarm != "" })
-	streamtest.Eventually(t, "asked", func() bool { return asked.Load() > 0 })
+	a := alarmed(t, cfg)
 	src.publishFull(t)
 	reached(t, dest, "app", 10)
 	streamtest.Eventually(t, "no alarm", func() bool { s := a.Status(); return len(s) == 1 && s[0].Alarm == "" })
@@ -324,6 +319,19 @@ func TestNewBaseAfterDamage(t *testing.T) {
 	reached(t, dest, "app", 12)
 	src.check(t, dest, 12)
 	src.check(t, dest, 3)
+}
+
+// alarmed starts an archiver that merges often, and waits until it finds the damage
+// and asks for a whole file.
+func alarmed(t *testing.T, cfg Config) *Archiver {
+	t.Helper()
+	cfg.Schedule = compactor.Schedule{Windows: []time.Duration{100 * time.Millisecond}, Snapshot: 100 * time.Millisecond}
+	var asked atomic.Int64
+	cfg.AskFull = func(context.Context, wire.DB) error { asked.Add(1); return nil }
+	a, _ := start(t, cfg)
+	streamtest.Eventually(t, "alarm", func() bool { s := a.Status(); return len(s) == 1 && s[0].Alarm != "" })
+	streamtest.Eventually(t, "asked", func() bool { return asked.Load() > 0 })
+	return a
 }
 
 // spoil flips a bit of a stored file.
@@ -365,12 +373,7 @@ func TestNewBaseAfterDamagedBase(t *testing.T) {
 	reached(t, dest, "app", 9)
 	stop()
 	spoil(t, dest, "app/ltx/9/", "0001-0000000000000001.ltx")
-	cfg.Schedule = compactor.Schedule{Windows: []time.Duration{100 * time.Millisecond}, Snapshot: 100 * time.Millisecond}
-	var asked atomic.Int64
-	cfg.AskFull = func(context.Context, wire.DB) error { asked.Add(1); return nil }
-	a, _ := start(t, cfg)
-	streamtest.Eventually(t, "alarm", func() bool { s := a.Status(); return len(s) == 1 && s[0].Alarm != "" })
-	streamtest.Eventually(t, "asked", func() bool { return asked.Load() > 0 })
+	a := alarmed(t, cfg)
 	src.publishFull(t)
 	streamtest.Eventually(t, "a base", func() bool { return newestOf(t, dest, levels.Snapshot) == 10 })
 	streamtest.Eventually(t, "no alarm", func() bool { s := a.Status(); return len(s) == 1 && s[0].Alarm == "" })

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ltxstream/ltxstream/internal/atomicfile"
 	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/wire"
 	"github.com/nats-io/nats.go"
@@ -107,18 +108,13 @@ func (r *runner) notedEpoch() uint64 {
 const maxNoted = 1 << 62
 
 func (r *runner) noteEpoch(epoch uint64) error {
-	temp := r.epochFile() + ".tmp"
-	err := os.WriteFile(temp, fmt.Appendln(nil, epoch), 0o644)
-	if err == nil {
-		err = os.Rename(temp, r.epochFile())
-	}
-	if err != nil {
+	if err := atomicfile.Write(r.epochFile(), fmt.Appendln(nil, epoch)); err != nil {
 		return fmt.Errorf("note epoch %d: %w", epoch, err)
 	}
 	return nil
 }
 
-func (r *runner) epochFile() string { return filepath.Join(filepath.Dir(r.spoolDir()), "epoch") }
+func (r *runner) epochFile() string { return filepath.Join(r.stateDir(), "epoch") }
 
 // maxAttempts are remembered while their fate is open: a server that is slow may
 // store an older one after the head was read.

@@ -356,18 +356,8 @@ func TestServerLostAcknowledgedMessages(t *testing.T) {
 // TestServerLostMoreThanTheSpoolKeeps: a full file spans the hole.
 func TestServerLostMoreThanTheSpoolKeeps(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	cfg := w.config()
-	cfg.PerTransaction = true
-	p := start(t, cfg)
-	p.sync()
-	w.lose(func() {
-		w.transfer(50)
-		p.sync()
-		p.mustStop()
-		w.forget(1)
-	})
-	p = start(t, w.config())
+	w, _ := lostMoreThanTheSpoolKeeps(t)
+	p := start(t, w.config())
 	p.sync()
 	if c := w.check(); c.fulls != 2 || c.replays != 0 {
 		t.Fatalf("%d full files, %d replays", c.fulls, c.replays)

@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -156,13 +157,9 @@ func (p *Publisher) renumber() {
 	p.signal()
 }
 
-func (p *Publisher) spoolDir() string {
-	dir := p.cfg.StateDir
-	if dir == "" {
-		dir = StateDir(p.cfg.Path)
-	}
-	return filepath.Join(dir, "spool")
-}
+func (p *Publisher) stateDir() string { return cmp.Or(p.cfg.StateDir, StateDir(p.cfg.Path)) }
+
+func (p *Publisher) spoolDir() string { return filepath.Join(p.stateDir(), "spool") }
 
 func (p *Publisher) streamConfig() stream.Config {
 	return stream.Config{Name: p.cfg.Stream, Replicas: p.cfg.Replicas, Retain: p.cfg.Retain, AcceptLossy: p.cfg.AcceptLossy}

@@ -54,7 +54,7 @@ func lostMoreThanTheSpoolKeeps(t *testing.T) (*world, publisherSpec) {
 	p := start(t, cfg)
 	p.sync()
 	w.lose(func() {
-		w.transfer(20)
+		w.transfer(50)
 		p.sync()
 		p.mustStop()
 		w.forget(1)

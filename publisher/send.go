@@ -38,22 +38,22 @@ type partial struct {
 	first uint64 // sequence of part 1
 }
 
-func partialOf(m wire.Meta) partial {
-	return partial{txid: m.Max, post: m.Post, epoch: m.Epoch, parts: m.Parts}
+func partialOf(m wire.Meta, size int) partial {
+	return partial{txid: m.Max, post: m.Post, epoch: m.Epoch, parts: m.Parts, size: size}
 }
 
 // is reports whether m is of the same file, cut in the same way, under the same
 // claim.
-func (p partial) is(m wire.Meta) bool {
-	p.size, p.done, p.first = 0, 0, 0
-	return p == partialOf(m)
+func (p partial) is(m wire.Meta, size int) bool {
+	p.done, p.first = 0, 0
+	return p == partialOf(m, size)
 }
 
 // continues reports whether the head is the part that was stored last, or the
 // one that was under way then; from there the file can go on.
 func (r *runner) continues(head stream.Head) bool {
 	m := head.Data.Meta
-	if !r.partial.is(m) || r.partial.size != r.partSize() || m.Writer != r.c.Writer() || m.Part != r.partial.done && m.Part != r.partial.done+1 {
+	if !r.partial.is(m, r.partSize()) || m.Writer != r.c.Writer() || m.Part != r.partial.done && m.Part != r.partial.done+1 {
 		return false
 	}
 	r.stored(m, head.Data.Seq)
@@ -78,9 +78,8 @@ func (r *runner) publish(ctx context.Context, f capture.File) error {
 	m := r.metaOf(f)
 	size := r.partSize()
 	m.Parts = wire.PartCount(f.Size, size)
-	if !r.partial.is(m) || r.partial.size != size {
-		r.partial = partialOf(m)
-		r.partial.size = size
+	if !r.partial.is(m, size) {
+		r.partial = partialOf(m, size)
 	}
 	for m.Part = r.partial.done + 1; m.Part <= m.Parts; m.Part++ {
 		data, err := r.partOf(f, content, size, m.Part)

@@ -11,6 +11,7 @@ import (
 
 	_ "github.com/mattn/go-sqlite3" // the driver that makes an empty file a database
 
+	"github.com/ltxstream/ltxstream/internal/atomicfile"
 	"github.com/ltxstream/ltxstream/internal/wal"
 )
 
@@ -139,7 +140,7 @@ func (r *Replica) install(put func(from, to string) error, pos Position) error {
 	if err := put(r.tempPath(), r.path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(r.path))
+	return atomicfile.SyncDir(filepath.Dir(r.path))
 }
 
 // linkOrRename moves a file to a name that nobody must have taken meanwhile,

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/ltxstream/ltxstream/internal/atomicfile"
 	"github.com/ltxstream/ltxstream/internal/wal"
 	"github.com/superfly/ltx"
 )
@@ -137,7 +138,7 @@ func (j *journal) install(f *os.File, keep []byte) error {
 	old := j.mu.f
 	j.mu.f, j.size = f, int64(len(keep))
 	j.mu.Unlock()
-	return errors.Join(old.Close(), syncDir(filepath.Dir(j.path)))
+	return errors.Join(old.Close(), atomicfile.SyncDir(filepath.Dir(j.path)))
 }
 
 func (j *journal) close() error {
@@ -166,15 +167,4 @@ func entryWith(es []entry, sum ltx.Checksum, pageSize, pages uint32) (entry, boo
 	return lastOf(es, func(e *entry) bool {
 		return e.Pos.PostApplyChecksum == sum && e.PageSize == pageSize && e.PageCount == pages
 	})
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	if err := d.Sync(); err != nil {
-		return errors.Join(fmt.Errorf("sync directory %s: %w", dir, err), d.Close())
-	}
-	return d.Close()
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ltxstream/ltxstream/internal/atomicfile"
 )
 
 // Output is a database in the making: a file beside its final place, under a
@@ -113,7 +115,7 @@ func (o *Output) publish(ctx context.Context) error {
 		return err
 	}
 	o.named = true
-	return errors.Join(remove(o.log), syncDir(filepath.Dir(o.path)))
+	return errors.Join(remove(o.log), atomicfile.SyncDir(filepath.Dir(o.path)))
 }
 
 var sideFiles = []string{"-wal", "-shm", "-journal"}
@@ -137,11 +139,3 @@ func remove(path string) error {
 
 // Close lets go of the file.
 func (o *Output) Close() error { return o.File.Close() }
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

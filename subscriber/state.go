@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ltxstream/ltxstream/internal/atomicfile"
 	"github.com/ltxstream/ltxstream/internal/dirlock"
 	"github.com/ltxstream/ltxstream/replica"
 	"github.com/ltxstream/ltxstream/wire"
@@ -89,11 +90,7 @@ func (s *state) load(name string) (string, error) {
 }
 
 func (s *state) save(name, value string) error {
-	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path+".tmp", []byte(value+"\n"), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return atomicfile.Write(filepath.Join(s.dir, name), []byte(value+"\n"))
 }
 
 // close lets go of the lock; the file stays, so that its lock means one thing.

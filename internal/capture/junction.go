@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/atomicfile"
 )
 
 // An End is where a stream ends.
@@ -62,33 +64,13 @@ func parseJunction(b []byte) (j junction, ok bool) {
 	return j, le.Uint64(b[48:]) <= 1
 }
 
-// saveJunction puts j in place: write, fsync, rename, fsync dir. Unlike the
-// spool and the table it is synced: it must be there before they are emptied.
+// saveJunction puts j in place. Unlike the spool and the table it is synced: it
+// must be there before they are emptied.
 func (s *state) saveJunction(j junction) error {
-	path := filepath.Join(s.dir, junctionName)
-	if err := writeSynced(path+tempSuffix, j.encode()); err != nil {
-		return fmt.Errorf("write junction: %w", err)
-	}
-	if err := os.Rename(path+tempSuffix, path); err != nil {
-		return fmt.Errorf("write junction: %w", err)
-	}
-	dir, err := os.Open(s.dir)
-	if err != nil {
-		return fmt.Errorf("write junction: %w", err)
-	}
-	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+	if err := atomicfile.WriteSynced(filepath.Join(s.dir, junctionName), j.encode()); err != nil {
 		return fmt.Errorf("write junction: %w", err)
 	}
 	return nil
-}
-
-func writeSynced(path string, b []byte) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // loadJunction returns the junction that was saved last; ok is false where there

@@ -113,12 +113,9 @@ var errOvertaken = errors.New("wal was restarted during the comparison")
 // then, which the comparison will read in the end, or else errOvertaken.
 func (c *Capture) stepAside(ctx context.Context, settle func(wal.Header) error) error {
 	c.cfg.Crash("compare")
-	if contended, err := contends(c.db); err != nil || !contended {
+	h, waits, err := c.checkpointerWaits()
+	if err != nil || !waits {
 		return err
-	}
-	h, err := c.db.Header()
-	if err != nil || c.db.Backfilled() != h.MaxFrame {
-		return err // it is not waiting yet
 	}
 	if err := settle(h); err != nil {
 		return err
@@ -150,14 +147,21 @@ var errAwaited = errors.New("a checkpoint waits for the pin")
 // is read, which it is about to make small: the next comparison has less to read.
 func (c *Capture) awaited() error {
 	c.cfg.Crash("overlay")
+	_, waits, err := c.checkpointerWaits()
+	if err == nil && waits {
+		err = errAwaited
+	}
+	return err
+}
+
+// checkpointerWaits reports whether all that keeps a checkpointer is the pin: the
+// whole WAL, up to the header, is in the database file.
+func (c *Capture) checkpointerWaits() (wal.Header, bool, error) {
 	if contended, err := contends(c.db); err != nil || !contended {
-		return err
+		return wal.Header{}, false, err
 	}
 	h, err := c.db.Header()
-	if err != nil || c.db.Backfilled() != h.MaxFrame {
-		return err // it is not waiting yet
-	}
-	return errAwaited
+	return h, err == nil && c.db.Backfilled() == h.MaxFrame, err
 }
 
 // awaitCheckpointer waits until the header has changed from h or the

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/atomicfile"
 )
 
 // spool keeps LTX files in a directory, small ones in segments: those that await acknowledgement, and a
@@ -33,7 +35,7 @@ type spool struct {
 const (
 	fileSuffix = ".ltx"
 	fullSuffix = ".full.ltx"
-	tempSuffix = ".tmp"
+	tempSuffix = atomicfile.Suffix
 )
 
 // openSpool reads what an earlier run left. Each file is verified whole: a kill

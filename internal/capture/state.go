@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/ltxstream/ltxstream/internal/atomicfile"
 	"github.com/ltxstream/ltxstream/internal/dirlock"
 )
 
@@ -66,8 +67,5 @@ func loadWriter(path string) (string, error) {
 	var raw [8]byte
 	rand.Read(raw[:])
 	id := hex.EncodeToString(raw[:])
-	if err := os.WriteFile(path+tempSuffix, []byte(id+"\n"), 0o644); err != nil {
-		return "", err
-	}
-	return id, os.Rename(path+tempSuffix, path)
+	return id, atomicfile.Write(path, []byte(id+"\n"))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/internal/atomicfile"
 	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/subscriber"
 	"github.com/ltxstream/ltxstream/wire"
@@ -147,9 +148,5 @@ func (f *Follower) note(s *search, present *mark, base *subscriber.Base) error {
 	if err != nil {
 		return err
 	}
-	temp := f.path() + ".tmp"
-	if err := os.WriteFile(temp, b, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(temp, f.path())
+	return atomicfile.Write(f.path(), b)
 }
