@@ -7,9 +7,7 @@ import (
 	"maps"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/s3/transfermanager"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/ltxstream/ltxstream/objstore"
 )
@@ -93,38 +91,4 @@ func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.n += int64(n)
 	return n, err
-}
-
-// upload is the client of one Put. It looks closer at two answers than the
-// transfer manager does.
-type upload struct {
-	*s3.Client
-	failed error // of CompleteMultipartUpload
-}
-
-func (u *upload) CreateMultipartUpload(ctx context.Context, in *s3.CreateMultipartUploadInput, opts ...func(*s3.Options)) (*s3.CreateMultipartUploadOutput, error) {
-	out, err := u.Client.CreateMultipartUpload(ctx, in, opts...)
-	if err == nil && aws.ToString(out.UploadId) == "" { // the transfer manager would panic
-		err = errEmptyAnswer
-	}
-	return out, err
-}
-
-// CompleteMultipartUpload keeps its error from the transfer manager, which
-// would write it to the standard logger: that somebody else was first
-// (PutOptions.IfAbsent) is no news. An empty answer after "200 OK" is how S3
-// breaks off when it could not do it.
-func (u *upload) CompleteMultipartUpload(ctx context.Context, in *s3.CompleteMultipartUploadInput, opts ...func(*s3.Options)) (*s3.CompleteMultipartUploadOutput, error) {
-	out, err := u.Client.CompleteMultipartUpload(ctx, in, opts...)
-	if err == nil && aws.ToString(out.ETag) == "" {
-		err = errEmptyAnswer
-	}
-	if err == nil {
-		return out, nil
-	}
-	u.failed = err
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
-	defer cancel()
-	_, _ = u.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: in.Bucket, Key: in.Key, UploadId: in.UploadId})
-	return &s3.CompleteMultipartUploadOutput{}, nil
 }

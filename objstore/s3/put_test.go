@@ -8,6 +8,8 @@ import (
 	"log"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -97,6 +99,80 @@ func TestPutLeavesNoDebris(t *testing.T) {
 	if logged.Len() > 0 {
 		t.Errorf("logged %s", &logged)
 	}
+}
+
+// TestPutCancelledMidPart: a part that the server is still reading when the
+// upload is aborted brings it back.
+func TestPutCancelledMidPart(t *testing.T) {
+	server := start(t)
+	late := &latePart{aborted: make(chan struct{}), stored: make(chan struct{})}
+	t.Cleanup(late.CloseIdleConnections)
+	cfg := configOf(server)
+	cfg.Transport = late
+	s := open(t, cfg)
+
+	// versitygw lists a part that came late only where its key has another upload.
+	other, err := s.client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &s.cfg.Bucket, Key: s.object("a/x.ltx")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	late.begun = func() { cancel(io.ErrClosedPipe) }
+	_, err = s.Put(ctx, "a/x.ltx", bytes.NewReader(make([]byte, 2*minPartSize)), objstore.PutOptions{Timestamp: stamp})
+	if !errors.Is(err, io.ErrClosedPipe) {
+		t.Fatal(err)
+	}
+	<-late.stored
+	out, err := s.client.ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &s.cfg.Bucket})
+	if err != nil || len(out.Uploads) != 1 || *out.Uploads[0].UploadId != *other.UploadId {
+		t.Errorf("%d uploads are left, want the other one, %v", len(out.Uploads), err)
+	}
+	if late.aborts.Load() != 2 {
+		t.Errorf("aborted %d times", late.aborts.Load())
+	}
+}
+
+// latePart is a transport that lets the server have the second half of the
+// first part after it has answered the first abort.
+type latePart struct {
+	http.Transport
+	begun           func()        // half of the first part is sent
+	aborted, stored chan struct{} // closed then
+	once            sync.Once
+	aborts          atomic.Int64
+}
+
+func (l *latePart) RoundTrip(req *http.Request) (*http.Response, error) {
+	switch {
+	case isPart(req) && req.URL.Query().Get("partNumber") == "1":
+		return l.part(req)
+	case req.Method == http.MethodDelete && req.URL.Query().Has("uploadId"):
+		resp, err := l.Transport.RoundTrip(req)
+		l.aborts.Add(1)
+		l.once.Do(func() { close(l.aborted) })
+		<-l.stored
+		return resp, err
+	}
+	return l.Transport.RoundTrip(req)
+}
+
+func (l *latePart) part(req *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	behind := req.Clone(context.WithoutCancel(req.Context()))
+	half := len(body) / 2
+	rest := readerFunc(func([]byte) (int, error) { l.begun(); <-l.aborted; return 0, io.EOF })
+	behind.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body[:half]), rest, bytes.NewReader(body[half:])))
+	go func() {
+		defer close(l.stored)
+		if resp, err := l.Transport.RoundTrip(behind); err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	<-req.Context().Done()
+	return nil, req.Context().Err()
 }
 
 func emptyAnswer(_ http.RoundTripper, req *http.Request) (*http.Response, error) {
