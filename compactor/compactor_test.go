@@ -17,6 +17,7 @@ import (
 	"github.com/ltxstream/ltxstream/objstore"
 	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/objstore/mem"
+	"github.com/ltxstream/ltxstream/objstore/objstoretest"
 	"github.com/ltxstream/ltxstream/restore"
 	"github.com/ltxstream/ltxstream/testenv/history"
 )
@@ -59,6 +60,7 @@ type archive struct {
 	c      *Compactor
 	points []ltx.TXID // ends of level-1 files
 	done   ltx.TXID
+	tells  *objstoretest.Rot // the store, where it finds damage by itself
 }
 
 func (ar *archive) reopen(t *testing.T) {
@@ -172,10 +174,14 @@ func TestEveryPromisedPoint(t *testing.T) {
 	}
 }
 
-// spoil flips a bit of a stored file.
+// spoil flips a bit of a stored file, or lets the store itself say that one is.
 func (ar *archive) spoil(t *testing.T, f levels.File) {
 	t.Helper()
 	key := ar.a.Key("app", f)
+	if ar.tells != nil {
+		ar.tells.Spoil(key, f.Size-ltx.TrailerSize-3)
+		return
+	}
 	b, err := objstore.ReadAll(t.Context(), ar.store, key)
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +206,23 @@ func newArchive(t *testing.T, seed uint64) *archive {
 // strength of a snapshot that is damaged.
 func TestDamageIsNotPassedOn(t *testing.T) {
 	t.Parallel()
-	ar := newArchive(t, 21)
+	t.Run("found by us", func(t *testing.T) {
+		t.Parallel()
+		testDamageIsNotPassedOn(t, newArchive(t, 21))
+	})
+	t.Run("found by the store", func(t *testing.T) {
+		t.Parallel()
+		ar := newArchive(t, 21)
+		ar.tells = &objstoretest.Rot{Store: ar.store}
+		ar.store, ar.a = ar.tells, levels.New(ar.tells, levels.Decimal)
+		ar.cfg.Archive = ar.a
+		ar.reopen(t)
+		testDamageIsNotPassedOn(t, ar)
+	})
+}
+
+func testDamageIsNotPassedOn(t *testing.T, ar *archive) {
+	t.Helper()
 	for range 10 {
 		ar.h.Grow(t, 2)
 		ar.flush(t)
@@ -344,6 +366,38 @@ func (l lossy) Put(ctx context.Context, key string, r io.Reader, opts objstore.P
 	}
 	b[len(b)/2] ^= 1
 	return l.Store.Put(ctx, key, bytes.NewReader(b), opts)
+}
+
+// once is a store that loses a piece of the first object it is given.
+type once struct {
+	*objstoretest.Rot
+	puts int
+}
+
+func (o *once) Put(ctx context.Context, key string, r io.Reader, opts objstore.PutOptions) (objstore.Info, error) {
+	info, err := o.Rot.Put(ctx, key, r, opts)
+	if o.puts++; o.puts == 1 {
+		o.Spoil(key, info.Size/2)
+	}
+	return info, err
+}
+
+// TestReadBackReplaces: what the store says is damaged is put again.
+func TestReadBackReplaces(t *testing.T) {
+	t.Parallel()
+	h := history.New(t, history.Config{Seed: 25})
+	h.Grow(t, 5)
+	for _, total := range []int64{0, inMemory + 1} {
+		store := &once{Rot: &objstoretest.Rot{Store: mem.New()}}
+		a := levels.New(store, levels.Decimal)
+		f, _, err := Store(t.Context(), StoreConfig{Archive: a, DB: "app"}, levels.First, inputsOf(files(h, 1, 5)...), total)
+		if err != nil || store.puts != 2 {
+			t.Fatalf("put %d times, %v", store.puts, err)
+		}
+		if _, err := Inspect(t.Context(), a, "app", f); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestReadBack: what a store changed on its way is never taken for stored.

@@ -27,7 +27,9 @@ import (
 //     or root directory is *not* that: it is a plain error that names it),
 //   - [fs.ErrExist] where PutOptions.IfAbsent met an object,
 //   - [fs.ErrPermission] where the credentials are wrong or do not suffice,
-//   - [ErrTransient] where the same call may succeed when tried again.
+//   - [ErrTransient] where the same call may succeed when tried again,
+//   - [ErrDamaged] where the store itself finds that an object is no longer what
+//     was put: reading it again does not help, putting it again does.
 //
 // Backends do not retry what the SDK below them does not retry by itself:
 // wrap them with [Retry].
@@ -109,6 +111,9 @@ type Info struct {
 
 	Meta map[string]string // from Stat only; nil when there is none
 }
+
+// ErrDamaged says that an object is not what was put. Not every store notices.
+var ErrDamaged = errors.New("damaged object")
 
 // ErrTransient says that the same call may succeed when tried again.
 var ErrTransient = errors.New("temporary failure")

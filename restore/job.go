@@ -13,6 +13,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/internal/ltxfile"
+	"github.com/ltxstream/ltxstream/objstore/levels"
 )
 
 // Job is a restore whose files are chosen and whose pages are found.
@@ -64,7 +65,11 @@ func (p *planned) fault(err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, ltxfile.ErrDamaged) {
+	broken, found := errors.AsType[*levels.DamageError](err) // by the store itself
+	if found {
+		err = broken.Err
+	}
+	if found || errors.Is(err, ltxfile.ErrDamaged) {
 		return &DamageError{File: p.File, Key: p.key(), Err: err}
 	}
 	return fmt.Errorf("read %s: %w", p.key(), err)

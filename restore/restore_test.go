@@ -20,6 +20,7 @@ import (
 	"github.com/ltxstream/ltxstream/objstore"
 	"github.com/ltxstream/ltxstream/objstore/levels"
 	"github.com/ltxstream/ltxstream/objstore/mem"
+	"github.com/ltxstream/ltxstream/objstore/objstoretest"
 	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/ltxstream/ltxstream/testenv/app"
 	"github.com/ltxstream/ltxstream/testenv/history"
@@ -231,6 +232,40 @@ func TestDamageIsPassedOver(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestDamageThatTheStoreFinds: the same where the store itself says that a file is
+// damaged.
+func TestDamageThatTheStoreFinds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, history.Config{Seed: 4, PageSize: 1024, MaxBlob: 2000}, 20)
+	rot := &objstoretest.Rot{Store: w.store}
+	w.a = levels.New(rot, levels.Decimal)
+	for txid := ltx.TXID(1); txid <= 20; txid++ {
+		w.put(t, levels.First, txid, txid)
+	}
+	w.put(t, levels.Snapshot, 1, 5)
+	w.put(t, levels.Snapshot, 1, 15)
+	snapshot := w.a.Key("app", levels.File{Level: levels.Snapshot, Min: 1, Max: 15})
+	info, err := w.store.Stat(t.Context(), snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(5, 5))
+	for range 20 {
+		at := rng.Int64N(info.Size)
+		rot.Spoil(snapshot, at)
+		path, _, err := w.restore(t, Target{TXID: 18})
+		if err := errors.Join(err, w.h.Check(path, 18)); err != nil {
+			t.Fatalf("byte %d: %v", at, err)
+		}
+	}
+	last := w.a.Key("app", levels.File{Level: levels.First, Min: 18, Max: 18})
+	rot.Spoil(last, 50)
+	_, _, err = w.restore(t, Target{TXID: 18})
+	if damage, ok := errors.AsType[*DamageError](err); !ok || damage.Key != last {
+		t.Fatalf("%v, want a DamageError about %s", err, last)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/ltxstream/ltxstream/objstore"
 	"github.com/ltxstream/ltxstream/objstore/dir"
 	"github.com/ltxstream/ltxstream/objstore/levels"
+	"github.com/ltxstream/ltxstream/objstore/objstoretest"
 	"github.com/ltxstream/ltxstream/testenv/history"
 )
 
@@ -470,6 +471,31 @@ func TestVerifyBesideRetention(t *testing.T) {
 				t.Errorf("code %d, want %d: %+v", code, tt.code, v.problems)
 			}
 		})
+	}
+}
+
+// TestVerifyDamageThatTheStoreFinds: it is reported, and the rest looked at.
+func TestVerifyDamageThatTheStoreFinds(t *testing.T) {
+	t.Parallel()
+	m := newMade(t, history.Config{Seed: 13}, 10)
+	m.put(t, levels.Snapshot, 1, 4)
+	m.first(t, 5, 10)
+	rot := &objstoretest.Rot{Store: m.a.Store()}
+	a := levels.New(rot, levels.Decimal)
+	share, err := parseShare("full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int64{3, 110} { // header, pages
+		key := a.Key(dbName, levels.File{Level: levels.First, Min: 7, Max: 7})
+		rot.Spoil(key, at)
+		v := newVerifier(a, dbName, share)
+		if _, err := v.verify(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		if code := daemon.Code(v.verdict()); code != daemon.ExitUnverified || len(v.problems) == 0 || v.problems[0].Key != key {
+			t.Errorf("byte %d: code %d, want %d: %+v", at, code, daemon.ExitUnverified, v.problems)
+		}
 	}
 }
 

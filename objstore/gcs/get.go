@@ -78,6 +78,9 @@ func (b *body) Read(p []byte) (int, error) {
 	if err != nil && b.left > 0 && b.get.broke == nil { // the SDK may say that the checksum is wrong
 		err = io.ErrUnexpectedEOF
 	}
+	if err != nil && err != io.EOF && b.left == 0 && b.get.broke == nil { // all bytes came: the SDK does not like their checksum
+		err = fmt.Errorf("%w: %w", objstore.ErrDamaged, err)
+	}
 	if err != nil && err != io.EOF {
 		err = b.s.explain(b.ctx, "read", b.key, err)
 	}

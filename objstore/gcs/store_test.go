@@ -220,7 +220,7 @@ func TestChecksums(t *testing.T) {
 		}
 		return resp, err
 	})}})
-	if b, err := objstore.ReadAll(t.Context(), down, "a.ltx"); err == nil || errors.Is(err, objstore.ErrTransient) {
-		t.Errorf("read %q, %v, want a permanent error", b, err)
+	if b, err := objstore.ReadAll(t.Context(), down, "a.ltx"); !errors.Is(err, objstore.ErrDamaged) || errors.Is(err, objstore.ErrTransient) {
+		t.Errorf("read %q, %v, want ErrDamaged", b, err)
 	}
 }

@@ -142,9 +142,34 @@ func (a *Archive) Has(ctx context.Context, db string) (bool, error) {
 }
 
 // Open reads size bytes of a file from offset on, to its end when size < 0. A
-// missing file is fs.ErrNotExist.
+// missing file is fs.ErrNotExist; what the store itself finds damaged is a
+// [*DamageError], here or from the reader.
 func (a *Archive) Open(ctx context.Context, db string, f File, offset, size int64) (io.ReadCloser, error) {
-	return a.store.Get(ctx, a.Key(db, f), offset, size)
+	key := a.Key(db, f)
+	r, err := a.store.Get(ctx, key, offset, size)
+	if err != nil {
+		return nil, damageOf(key, err)
+	}
+	return &opened{ReadCloser: r, key: key}, nil
+}
+
+// opened reads a file.
+type opened struct {
+	io.ReadCloser
+	key string
+}
+
+func (o *opened) Read(p []byte) (int, error) {
+	n, err := o.ReadCloser.Read(p)
+	return n, damageOf(o.key, err)
+}
+
+// damageOf is err, a [*DamageError] where the store found the object damaged.
+func damageOf(key string, err error) error {
+	if !errors.Is(err, objstore.ErrDamaged) {
+		return err
+	}
+	return &DamageError{Key: key, Err: err}
 }
 
 // Put stores an LTX file whose Timestamp is set, and returns its size in File.

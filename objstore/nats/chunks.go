@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/ltxstream/ltxstream/objstore"
 )
 
 // maxAhead is how many chunks a reader asks for before they are read; it
@@ -48,7 +50,7 @@ func (c *chunks) close() {
 
 func (c *chunks) next(ctx context.Context) ([]byte, error) {
 	if c.at == c.end {
-		return nil, fmt.Errorf("%w: it ends early", errDamaged)
+		return nil, fmt.Errorf("%w: it ends early", objstore.ErrDamaged)
 	}
 	m, err := c.take(ctx)
 	if err != nil {
@@ -56,7 +58,7 @@ func (c *chunks) next(ctx context.Context) ([]byte, error) {
 	}
 	want := min(uint64(c.o.Opts.ChunkSize), c.o.Size-uint64(c.at)*uint64(c.o.Opts.ChunkSize))
 	if uint64(len(m.Data)) != want {
-		return nil, fmt.Errorf("%w: chunk %d has %d bytes, want %d", errDamaged, c.at, len(m.Data), want)
+		return nil, fmt.Errorf("%w: chunk %d has %d bytes, want %d", objstore.ErrDamaged, c.at, len(m.Data), want)
 	}
 	data := m.Data[c.skip:]
 	c.at, c.skip = c.at+1, 0
@@ -148,16 +150,16 @@ func (c *chunks) search(ctx context.Context, k int) (message, error) {
 		case j == k:
 			return m, nil
 		case j < 0 || m.Subject != c.subject:
-			return message{}, fmt.Errorf("%w: message %d is none of its chunks", errDamaged, m.Seq)
+			return message{}, fmt.Errorf("%w: message %d is none of its chunks", objstore.ErrDamaged, m.Seq)
 		case j < k && m.Seq > sp.lowSeq:
 			sp.low, sp.lowSeq = j, m.Seq
 		case j > k && at < sp.highSeq:
 			sp.high, sp.highSeq = j, at
 		default:
-			return message{}, fmt.Errorf("%w: chunk %d is at message %d, out of order", errDamaged, j, m.Seq)
+			return message{}, fmt.Errorf("%w: chunk %d is at message %d, out of order", objstore.ErrDamaged, j, m.Seq)
 		}
 	}
-	return message{}, fmt.Errorf("%w: chunk %d is missing", errDamaged, k)
+	return message{}, fmt.Errorf("%w: chunk %d is missing", objstore.ErrDamaged, k)
 }
 
 // chunkFrom returns the first message on a chunk subject from seq on. It is

@@ -314,8 +314,8 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.ReadAll(r); !errors.Is(err, errDamaged) || errors.Is(err, objstore.ErrTransient) {
-		t.Fatalf("read: %v, want errDamaged", err)
+	if _, err := io.ReadAll(r); !errors.Is(err, objstore.ErrDamaged) || errors.Is(err, objstore.ErrTransient) {
+		t.Fatalf("read: %v, want ErrDamaged", err)
 	}
 	r.Close()
 
@@ -328,8 +328,8 @@ func TestDamage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.ReadAll(r); !errors.Is(err, errGone) || errors.Is(err, objstore.ErrTransient) {
-			t.Errorf("read: %v, want errGone", err)
+		if _, err := io.ReadAll(r); !errors.Is(err, objstore.ErrDamaged) || errors.Is(err, objstore.ErrTransient) {
+			t.Errorf("read: %v, want ErrDamaged", err)
 		}
 		r.Close()
 	}

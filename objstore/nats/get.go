@@ -10,12 +10,12 @@ import (
 	"io/fs"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/ltxstream/ltxstream/objstore"
 )
 
-var (
-	errGone    = errors.New("the object was deleted or replaced while it was read")
-	errDamaged = errors.New("damaged object")
-)
+// errGone: the server does not have a chunk of an object whose meta was there.
+var errGone = errors.New("some of its chunks are gone")
 
 // Get asks the leader for the meta and any replica for the chunks: one request
 // for each that the range touches, several at a time.
@@ -31,7 +31,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, size int64) (io.Rea
 	if size >= 0 {
 		left = min(left, size)
 	}
-	r := &reader{ctx: ctx, s: s, key: key, left: left}
+	r := &reader{ctx: ctx, s: s, key: key, nuid: o.NUID, left: left}
 	switch {
 	case left == 0:
 		r.src = none{}
@@ -62,6 +62,7 @@ type reader struct {
 	ctx    context.Context // of the Get: it bounds the reader too
 	s      *Store
 	key    string
+	nuid   string // which object of that key
 	src    source
 	left   int64  // still to be returned
 	piece  []byte // of the last chunk, not yet returned
@@ -101,18 +102,23 @@ func (r *reader) read(p []byte) (int, error) {
 	}
 	r.hash.Write(p[:n])
 	if r.left == 0 && jetstream.GetObjectDigestValue(r.hash) != r.digest {
-		return 0, named("read", r.key, fmt.Errorf("%w: its SHA-256 is not the one it was stored with", errDamaged))
+		return 0, named("read", r.key, fmt.Errorf("%w: its SHA-256 is not the one it was stored with", objstore.ErrDamaged))
 	}
 	return n, nil
 }
 
 // whyGone tells an object that was deleted while it was read, fs.ErrNotExist,
-// from one that lost chunks.
+// from one that was replaced and one that lost chunks, objstore.ErrDamaged.
 func (r *reader) whyGone(gone error) error {
-	if o, err := r.s.look(r.ctx, r.key); err == nil && !o.live() {
-		return fmt.Errorf("%w: %w", gone, fs.ErrNotExist)
+	switch o, err := r.s.look(r.ctx, r.key); {
+	case err != nil:
+		return fmt.Errorf("%w, and why is not known: %w", gone, err)
+	case !o.live():
+		return fmt.Errorf("%w: it was deleted while it was read: %w", gone, fs.ErrNotExist)
+	case o.NUID != r.nuid:
+		return fmt.Errorf("%w: it was replaced while it was read", gone)
 	}
-	return gone
+	return fmt.Errorf("%w: %w", objstore.ErrDamaged, gone)
 }
 
 func (r *reader) Close() error {

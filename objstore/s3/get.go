@@ -105,7 +105,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case b.ctx.Err() != nil:
 		err = context.Cause(b.ctx)
 	case known && b.left == 0: // all bytes came: the SDK does not like their checksum
-		err = fmt.Errorf("damaged: %w", err)
+		err = fmt.Errorf("%w: %w", objstore.ErrDamaged, err)
 	case errors.Is(err, io.EOF):
 		err = objstore.Transient(io.ErrUnexpectedEOF)
 	default:

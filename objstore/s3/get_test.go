@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -101,8 +102,8 @@ func TestDamaged(t *testing.T) {
 		return resp, err
 	})
 	b, err := objstore.ReadAll(t.Context(), objstore.Retry(s, objstore.RetryConfig{}), "a/x.ltx")
-	if err == nil || kindsOf(err) != (kinds{}) || len(b) != 1000 {
-		t.Fatalf("%d bytes, %v, want a permanent error", len(b), err)
+	if !errors.Is(err, objstore.ErrDamaged) || kindsOf(err) != (kinds{}) || len(b) != 1000 {
+		t.Fatalf("%d bytes, %v, want ErrDamaged", len(b), err)
 	}
 }
 
