@@ -178,14 +178,11 @@ func (l *lane) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read archive: %w", err)
 	}
-	end := comp.End()
-	if end.Max > 0 {
-		post, err := compactor.PostOf(ctx, l.dest.Archive, l.dest.folder(l.db), end)
-		if err != nil {
-			return fmt.Errorf("read the end of the archive: %w", err)
-		}
-		l.pos = ltx.NewPos(end.Max, post)
+	end, pos, err := comp.Head(ctx)
+	if err != nil {
+		return err
 	}
+	l.pos = pos
 	l.comp, l.done = comp, l.pos
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -57,6 +57,7 @@ type Compactor struct {
 }
 
 // New returns a Compactor that knows what the archive holds: it lists it once.
+// Files that it has to read and cannot are passed over.
 func New(ctx context.Context, cfg Config) (*Compactor, error) {
 	if cfg.Schedule.Snapshot == 0 && cfg.Schedule.Windows == nil {
 		cfg.Schedule = DefaultSchedule
@@ -68,16 +69,62 @@ func New(ctx context.Context, cfg Config) (*Compactor, error) {
 		return nil, fmt.Errorf("new compactor: %w", err)
 	}
 	inv, err := ReadInventory(ctx, cfg.Archive, cfg.DB)
-	if err == nil {
-		err = inv.stamp(ctx, cfg.Archive, cfg.DB, cfg.Schedule.Top())
-	}
 	if err != nil {
 		return nil, fmt.Errorf("new compactor: %w", err)
 	}
 	c := &Compactor{cfg: cfg, log: cfg.Logger}
 	c.mu.inv, c.mu.verified, c.mu.unsure = inv, map[ltx.TXID]bool{}, map[levels.Level]bool{}
 	c.mu.bad = map[string]bool{}
+	if err := c.stamp(ctx); err != nil {
+		return nil, fmt.Errorf("new compactor: %w", err)
+	}
 	return c, nil
+}
+
+// stamp stamps the inventory, without what cannot be read.
+func (c *Compactor) stamp(ctx context.Context) error {
+	for {
+		f, err := c.mu.inv.stamp(ctx, c.cfg.Archive, c.cfg.DB, c.cfg.Schedule.Top())
+		if err == nil || ctx.Err() != nil || !Broken(err) {
+			return err
+		}
+		c.leaveOut(f, err)
+	}
+}
+
+// Head is where the archive ends: its newest file that tells, and the position
+// after it (checksum 0: it bears none). Zero: the archive is empty. Call it before
+// anything is stored.
+func (c *Compactor) Head(ctx context.Context) (levels.File, ltx.Pos, error) {
+	for {
+		end := c.End()
+		if end.Max == 0 {
+			return end, ltx.Pos{}, nil
+		}
+		post, err := PostOf(ctx, c.cfg.Archive, c.cfg.DB, end)
+		if err == nil {
+			return end, ltx.NewPos(end.Max, post), nil
+		}
+		if ctx.Err() != nil || !Broken(err) {
+			return end, ltx.Pos{}, fmt.Errorf("read the end of the archive: %w", err)
+		}
+		c.leaveOut(end, err)
+		if err := c.stamp(ctx); err != nil {
+			return end, ltx.Pos{}, err
+		}
+	}
+}
+
+// leaveOut passes over a file before anything was stored: where it is the newest
+// one the archive ends before it, and goes on there.
+func (c *Compactor) leaveOut(f levels.File, err error) {
+	c.reportDamage(f, err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.remove(f)
+	if end := c.mu.inv.End().Max; end > 0 && !c.mu.inv.reaches(end) {
+		c.mu.lost, c.mu.lostAt = err, max(c.mu.lostAt, end)
+	}
 }
 
 // Inventory returns a copy of what the archive holds.
@@ -285,21 +332,30 @@ func wrapped(level levels.Level, err error) error {
 // passOver leaves a damaged file out of everything that is made from now on. It
 // stays in the archive, for people to look at.
 func (c *Compactor) passOver(f levels.File, err error) {
-	c.log.Error("archive file is damaged, going on without it", "file", c.cfg.Archive.Key(c.cfg.DB, f), "err", err)
-	if c.cfg.Metrics != nil {
-		c.cfg.Metrics.Damaged(err)
-	}
+	c.reportDamage(f, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	end := c.mu.inv.End().Max
-	c.mu.inv.Remove([]levels.File{f})
-	c.mu.bad[c.cfg.Archive.Key(c.cfg.DB, f)] = true
+	c.remove(f)
 	switch {
 	case f.Level == levels.First:
 		c.mu.lost, c.mu.lostAt = err, max(c.mu.lostAt, f.Max)
 	case !c.mu.inv.reaches(end): // a snapshot that StoreBase made is at no other level
 		c.mu.lost, c.mu.lostAt = err, max(c.mu.lostAt, end)
 	}
+}
+
+func (c *Compactor) reportDamage(f levels.File, err error) {
+	c.log.Error("archive file is damaged, going on without it", "file", c.cfg.Archive.Key(c.cfg.DB, f), "err", err)
+	if c.cfg.Metrics != nil {
+		c.cfg.Metrics.Damaged(err)
+	}
+}
+
+// remove takes a damaged file out of the inventory, under mu.
+func (c *Compactor) remove(f levels.File) {
+	c.mu.inv.Remove([]levels.File{f})
+	c.mu.bad[c.cfg.Archive.Key(c.cfg.DB, f)] = true
 }
 
 // Prune deletes what the policy does not keep, the oldest first, once the

@@ -36,7 +36,8 @@ func ReadInventory(ctx context.Context, a *levels.Archive, db string) (*Inventor
 
 // stamp finds out the timestamps that are needed to go on: those of snapshots, of
 // the newest file, and of files below the level top that are to be merged still.
-func (inv *Inventory) stamp(ctx context.Context, a *levels.Archive, db string, top levels.Level) error {
+// One that cannot be found out is returned with the error.
+func (inv *Inventory) stamp(ctx context.Context, a *levels.Archive, db string, top levels.Level) (levels.File, error) {
 	end := inv.End()
 	toMerge := func(f levels.File) bool {
 		return f.Level >= levels.First && f.Level < top && f.Max > inv.Max(f.Level+1)
@@ -48,12 +49,12 @@ func (inv *Inventory) stamp(ctx context.Context, a *levels.Archive, db string, t
 			}
 			f, err := a.Stamped(ctx, db, files[i])
 			if err != nil {
-				return fmt.Errorf("read inventory: %w", err)
+				return f, fmt.Errorf("read inventory: %w", err)
 			}
 			files[i] = f
 		}
 	}
-	return nil
+	return levels.File{}, nil
 }
 
 // Add notes a file that was written.
