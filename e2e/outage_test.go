@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/publisher"
 	"github.com/ltxstream/ltxstream/subscriber"
 	"github.com/ltxstream/ltxstream/testenv"
@@ -240,14 +241,10 @@ func TestStreamTakenAway(t *testing.T) {
 			return js.DeleteStream(t.Context(), wire.DefaultStream)
 		},
 		"recreated": func(t *testing.T, js jetstream.JetStream) error {
-			s, err := js.Stream(t.Context(), wire.DefaultStream)
-			if err != nil {
-				return err
-			}
 			if err := js.DeleteStream(t.Context(), wire.DefaultStream); err != nil {
 				return err
 			}
-			_, err = js.CreateStream(t.Context(), s.CachedInfo().Config)
+			_, err := stream.Ensure(t.Context(), js, stream.Config{}) // at once with the publisher, maybe
 			return err
 		},
 	}

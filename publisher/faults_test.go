@@ -464,8 +464,8 @@ func (w *world) empty(how string) {
 	} else if err == nil {
 		err = w.js.DeleteStream(ctx, wire.DefaultStream)
 	}
-	if err == nil && how == "recreated" {
-		_, err = w.js.CreateStream(ctx, s.CachedInfo().Config)
+	if err == nil && how == "recreated" { // at once with the publisher, maybe
+		_, err = stream.Ensure(ctx, w.js, stream.Config{})
 	}
 	if err != nil {
 		w.t.Fatal(err)

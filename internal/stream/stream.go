@@ -126,13 +126,19 @@ func (s *Stream) info(ctx context.Context) (*streamInfo, error) {
 	return &info, nil
 }
 
+// create returns the stream that another process made meanwhile, too. Of two that
+// make it at once the server may fail one with any error.
 func create(ctx context.Context, js jetstream.JetStream, cfg Config) (*Stream, error) {
 	_, err := js.CreateStream(ctx, cfg.settings())
-	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+	if err == nil {
+		return Open(ctx, js, cfg.Name)
+	}
+	s, missing := Open(ctx, js, cfg.Name)
+	if missing != nil {
 		subject := apiPrefix(js.Options()) + "STREAM.CREATE." + cfg.Name
 		return nil, fmt.Errorf("create stream %s: %w", cfg.Name, explain(js.Conn(), subject, err))
 	}
-	return Open(ctx, js, cfg.Name)
+	return s, nil
 }
 
 func (c Config) withDefaults() Config {
