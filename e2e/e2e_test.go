@@ -28,7 +28,7 @@ import (
 func TestMain(m *testing.M) { testenv.Main(m, jobs()) }
 
 const (
-	patience = 30 * time.Second
+	patience = time.Minute
 	appDB    = wire.DB("app") // the database of most tests
 )
 

@@ -38,7 +38,7 @@ func TestJetStreamComesBack(t *testing.T) {
 	if err := s.running().ShutdownJetStream(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
 		ack, err := js.Publish(t.Context(), "t", nil)
 		if err == nil && ack.Sequence == 2 {
 			break

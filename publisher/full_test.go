@@ -20,7 +20,7 @@ func TestFullOnRequest(t *testing.T) {
 		var askers sync.WaitGroup
 		for range 3 {
 			askers.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				pos, err := r.Full(ctx)
 				if err != nil || pos.TXID <= before.TXID {

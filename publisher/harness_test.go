@@ -22,7 +22,7 @@ import (
 	"github.com/superfly/ltx"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // world is an application with a bank, and a NATS server.
 type world struct {

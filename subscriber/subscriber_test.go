@@ -169,7 +169,7 @@ func (r *running) end() error {
 			close(r.done)
 		}
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		r.t.Error("Run does not end")
 		return nil
 	}
@@ -177,7 +177,7 @@ func (r *running) end() error {
 
 func (r *running) wait(txid ltx.TXID) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if pos, err := r.WaitFor(ctx, txid); err != nil || pos.TXID < txid {
 		b, _ := json.Marshal(r.Status())
@@ -273,7 +273,7 @@ func TestSecondSubscriberIsRefused(t *testing.T) {
 				t.Fatalf("%s: %v", name, err)
 			}
 			close(second.done)
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s: still running", name)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // patience is how long helpers wait for what should take a moment.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // User and Config are those of natsserver, for short.
 type (

@@ -27,7 +27,7 @@ import (
 	"github.com/ltxstream/ltxstream/wire"
 )
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // process is a running command.
 type process struct {

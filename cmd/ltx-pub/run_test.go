@@ -105,7 +105,7 @@ func freePort(t *testing.T) string {
 
 func waitFor(t *testing.T, p *process, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !cond(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("condition not met; log:\n%s", p.text())
 		}

@@ -104,7 +104,7 @@ func (p *primary) exec(t *testing.T, text string) {
 
 func (p *primary) sync(t *testing.T) ltx.TXID {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	pos, err := p.pub.Sync(ctx)
 	if err != nil {
@@ -206,7 +206,7 @@ func archived(t *testing.T, url string, txid ltx.TXID) (dirURL string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
 		info, err := str.Info(t.Context(), jetstream.WithSubjectFilter("ltx.app.0"))
 		if err != nil {
 			t.Fatal(err)
@@ -283,7 +283,7 @@ func (p *process) stop() int { p.cancel(); return <-p.done }
 
 func waitFor(t *testing.T, p *process, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !cond(); <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !cond(); <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("condition not met; log:\n%s", p.text())
 		}

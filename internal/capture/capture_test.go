@@ -153,7 +153,7 @@ func follow(ctx context.Context, t *testing.T, c *Capture, s *shadow) {
 // settle waits until the shadow has all that was committed before the call.
 func (r *running) settle() ltx.Pos {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
 	pos, err := r.c.Sync(ctx)
 	if err != nil {

@@ -303,7 +303,7 @@ func (a *app) checkpoint(mode string) sqlconn.CheckpointResult {
 // await waits for a condition.
 func await(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for tick := time.NewTicker(time.Millisecond); !cond(); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("in vain: %s", what)

@@ -82,7 +82,7 @@ func TestDiskFull(t *testing.T) {
 	c := captureIn(t, captureSpec{Path: a.path, MaxFileSize: 200 << 10})
 	c.caughtUp()
 	a.exec("INSERT INTO a(v) VALUES (randomblob(400000))") // one file larger than that
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := c.r.WaitFor(ctx, c.p, func(r captureReport) (bool, error) {
 		return strings.Contains(r.Stats.Error, "file too large"), nil
@@ -180,7 +180,7 @@ func TestEveryWaiterGetsTheFile(t *testing.T) {
 	c := open(t, Config{Path: a.path})
 	f, err := c.Next(t.Context(), 0)
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var wg sync.WaitGroup
 	for range 10 {

@@ -110,7 +110,7 @@ func texts(raw []json.RawMessage) []string {
 	return out
 }
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func TestStatus(t *testing.T) {
 	s := serve(t)

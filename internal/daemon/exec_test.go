@@ -95,7 +95,7 @@ func (d *execDaemon) say(word string) {
 // file waits until a file is there and ends with a line, and returns it.
 func (d *execDaemon) file(name string) string {
 	d.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {
 		b, err := os.ReadFile(filepath.Join(d.dir, name))
 		if err == nil && strings.HasSuffix(string(b), "\n") {
 			return strings.TrimSpace(string(b))
@@ -124,7 +124,7 @@ func gone(t *testing.T, pid string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n))
 		if err != nil || strings.Contains(string(stat), ") Z ") || syscall.Kill(n, 0) != nil {
 			return

@@ -66,7 +66,7 @@ func (h *harness) seek(pos ltx.Pos, seq uint64) {
 // next wants a file with the content of want.
 func (h *harness) next(want streamtest.File) *File {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
 	defer cancel()
 	f, err := h.Next(ctx)
 	if err != nil {
@@ -93,7 +93,7 @@ func (h *harness) same(f *File, want streamtest.File) {
 // fails wants an error instead of a file.
 func (h *harness) fails() error {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
 	defer cancel()
 	f, err := h.Next(ctx)
 	if err == nil {

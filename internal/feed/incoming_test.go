@@ -36,7 +36,7 @@ func (h *harness) read(ctx context.Context, f *File, want streamtest.File) (ok b
 // consume waits for want, however often a file breaks off.
 func (h *harness) consume(want streamtest.File) {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
 	defer cancel()
 	for {
 		f, err := h.Next(ctx)
@@ -185,7 +185,7 @@ func TestIncomingTamperedWith(t *testing.T) {
 				h.consume(after)
 				return
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			for {
 				f, err := h.Next(ctx)

@@ -31,7 +31,7 @@ func more(t *testing.T, h *harness, c *streamtest.Chain, n int) {
 	}
 	select {
 	case <-h.js.PublishAsyncComplete():
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the stream does not store")
 	}
 }

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // world is a database that Litestream replicates into a directory.
 type world struct {

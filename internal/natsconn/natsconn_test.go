@@ -290,7 +290,7 @@ func TestNothingIsBufferedWhileDisconnected(t *testing.T) {
 	defer nc.Close()
 	s.Shutdown()
 	s.WaitForShutdown()
-	for deadline := time.Now().Add(10 * time.Second); nc.Status() != nats.RECONNECTING; <-time.After(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); nc.Status() != nats.RECONNECTING; <-time.After(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the connection did not notice")
 		}

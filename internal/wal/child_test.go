@@ -296,7 +296,7 @@ func lockAll(t testing.TB, d *DB, ls ...Lock) (undo func()) {
 // within waits for cond, at most 10 s.
 func within(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for !cond() {
 		select {
 		case <-deadline:

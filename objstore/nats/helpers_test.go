@@ -33,7 +33,7 @@ func archive(t testing.TB, edit ...func(*Config)) (*Store, jetstream.ObjectStore
 // bucket creates a bucket as the nats command does.
 func bucket(t testing.TB, js jetstream.JetStream, name string, replicas int) jetstream.ObjectStore {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	b, err := js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: name, Replicas: replicas})
 	if err != nil {

@@ -46,7 +46,7 @@ func dial(t *testing.T, p *Proxy) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
 
@@ -114,7 +114,7 @@ func TestBlackHoleHoldsAndReleases(t *testing.T) {
 		t.Fatalf("%q came through", b[:n])
 	}
 	p.Set(Fault{})
-	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "held" {
 		t.Fatalf("%q, %v", b, err)
 	}
@@ -193,7 +193,7 @@ func TestTargetAwayResetsClient(t *testing.T) {
 		return // reset before it was said to be connected
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Fatal("read from a target that is not there")
 	}

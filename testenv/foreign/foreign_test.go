@@ -124,7 +124,7 @@ func TestReadersFindViolations(t *testing.T) {
 
 func damageUntilDone(t *testing.T, db *sql.DB, stmt string) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		_, err := db.Exec(stmt)
 		if err == nil {
@@ -266,7 +266,7 @@ func TestShell(t *testing.T) {
 
 // soon is a context for what should take a moment.
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -181,7 +181,7 @@ func TestUsersAndPermissions(t *testing.T) {
 		if !errors.Is(err, nats.ErrPermissionViolation) {
 			t.Fatal(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no permission violation")
 	}
 }
@@ -260,7 +260,7 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 
 // soon is a context for what should take a moment, or the election of a leader.
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

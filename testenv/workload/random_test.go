@@ -125,7 +125,7 @@ func TestKilledInsideATransaction(t *testing.T) {
 
 // soon is a context for what should take a moment.
 func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -61,10 +61,10 @@ func Connect(t testing.TB, srv *server.Server, opts ...nats.Option) jetstream.Je
 	return js
 }
 
-// Eventually waits until cond holds, at most ten seconds.
+// Eventually waits until cond holds, for a minute at most: machines are shared.
 func Eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
