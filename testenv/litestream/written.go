@@ -178,13 +178,22 @@ func index(path string) string {
 	return name[:min(8, len(name))]
 }
 
+// nudge is how long Litestream may do nothing before there is something new for it:
+// a checkpoint that somebody was in the way of it does not try again before.
+const nudge = 3 * time.Second
+
 // until waits for a condition while p runs.
 func (w *writing) until(p *child.Process, what string, cond func() bool) {
 	w.t.Helper()
+	last := time.Now()
 	testenv.Until(w.t, timeout, what, func() error {
-		if !cond() {
-			return fmt.Errorf("it is not there; the process: %v", p.Err())
+		if cond() {
+			return nil
 		}
-		return nil
+		if time.Since(last) > nudge {
+			last = time.Now()
+			w.exec("INSERT INTO t (b) VALUES (randomblob(80000))")
+		}
+		return fmt.Errorf("it is not there; the process: %v", p.Err())
 	})
 }
