@@ -31,13 +31,14 @@ func TestArchive(t *testing.T) {
 	cfg.Metrics = NewMetrics(prometheus.NewRegistry())
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 4 {
-		_, stop := start(t, cfg)
+		a, stop := start(t, cfg)
 		for range 5 {
 			src.publish(t, 1+rng.IntN(5))
 			if rng.IntN(2) == 0 {
 				reached(t, one, "app", src.published)
 			}
 		}
+		taken(t, a, 2, src.published)
 		stop() // flushes
 		reached(t, one, "app", src.published)
 		reached(t, two, "app", src.published)

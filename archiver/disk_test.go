@@ -25,10 +25,7 @@ func TestStageDiskFull(t *testing.T) {
 	cfg := quickly(t, js, dest)
 	cfg.StageDir, cfg.FlushInterval = dir, time.Minute
 	a, stop := start(t, cfg)
-	streamtest.Eventually(t, "all of it staged or archived", func() bool {
-		s := a.Status()
-		return len(s) == 1 && max(s[0].Staged, s[0].Archived) == src.published
-	})
+	taken(t, a, 1, src.published)
 	if n := dest.puts.Load(); n < 3 {
 		t.Errorf("%d puts: the disk was never full", n)
 	}

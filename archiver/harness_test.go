@@ -9,6 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -168,6 +169,15 @@ func start(t *testing.T, cfg Config) (a *Archiver, stop func()) {
 	}
 	t.Cleanup(stop)
 	return a, stop
+}
+
+// taken waits until each of n lanes has a TXID, staged or archived.
+func taken(t *testing.T, a *Archiver, n int, txid ltx.TXID) {
+	t.Helper()
+	streamtest.Eventually(t, "taken "+txid.String(), func() bool {
+		all := a.Status()
+		return len(all) == n && !slices.ContainsFunc(all, func(s Status) bool { return max(s.Staged, s.Archived) < txid })
+	})
 }
 
 // reached waits until an archive has a TXID.
