@@ -20,7 +20,7 @@ func (c *Capture) Adopt(ctx context.Context, end End) (err error) {
 	}
 	// Until Run nobody would yield; the change counter tells what happens meanwhile.
 	defer func() { err = errors.Join(err, c.db.Unpin()) }()
-	res, err := compare(ctx, c.db, comparison{})
+	res, err := c.compareSums(ctx)
 	if err != nil {
 		return err
 	}
@@ -42,6 +42,16 @@ func (c *Capture) Adopt(ctx context.Context, end End) (err error) {
 	c.at(res.end)
 	c.counted(res.change)
 	return c.saveCursor(res.end)
+}
+
+// compareSums reads the checksums of all pages, as of one commit.
+func (c *Capture) compareSums(ctx context.Context) (compared, error) {
+	for {
+		res, err := compare(ctx, c.db, comparison{breathe: c.stepAside, awaited: c.awaited})
+		if !errors.Is(err, errOvertaken) {
+			return res, err
+		}
+	}
 }
 
 // Reseed makes the next file a full one that follows pos (zero: an empty

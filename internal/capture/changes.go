@@ -41,6 +41,10 @@ type changes struct {
 
 	group []byte      // memory of fromGroup
 	patch io.ReaderAt // file of fromPatch
+
+	// ease is called now and then while the file is written: a checkpointer may
+	// wait for the pin. An error ends it. nil: the pin is not held, or not for long.
+	ease func() error
 }
 
 // page returns the content of one change, in buf or in memory of c.

@@ -111,7 +111,11 @@ func (e *encoder) encode(w io.Writer, db *wal.DB, c *changes, f *File, post func
 	}
 	defer func() { err = errors.Join(err, out.Abort()) }()
 	e.sums = e.sums[:0]
+	per := max(1, readChunk/int(c.pageSize))
 	for p, err := range e.pages(db, c) {
+		if err == nil && c.ease != nil && len(e.sums)%per == per-1 {
+			err = c.ease()
+		}
 		if err != nil {
 			return err
 		}

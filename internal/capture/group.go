@@ -28,8 +28,8 @@ type groupReader struct {
 // one group: up to the first commit at or beyond limit bytes (0: the first
 // commit of all). least is the smallest size, in pages, that the database had
 // on the way. An error that wraps wal.ErrChain says that the WAL is not the one
-// that from belongs to.
-func (r *groupReader) read(db *wal.DB, from wal.Chain, last uint32, limit int64) (c *changes, least uint32, err error) {
+// that from belongs to. An error of ease, which is called between two reads, ends it.
+func (r *groupReader) read(db *wal.DB, from wal.Chain, last uint32, limit int64, ease func() error) (c *changes, least uint32, err error) {
 	c = &changes{pageSize: from.PageSize, start: from.Frame + 1}
 	r.buf, r.pages = r.buf[:0], r.pages[:0]
 	s := scanState{chain: from, least: ^uint32(0)}
@@ -44,6 +44,9 @@ func (r *groupReader) read(db *wal.DB, from wal.Chain, last uint32, limit int64)
 	for s.chain.Frame < last && !s.full(limit) {
 		if !small {
 			r.buf = r.buf[:0]
+			if err := ease(); err != nil {
+				return nil, 0, err
+			}
 		}
 		if err := r.readFrames(db, &s, min(chunk, last-s.chain.Frame), limit); err != nil {
 			return nil, 0, err

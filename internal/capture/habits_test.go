@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,24 +102,67 @@ func TestCheckpointDuringComparison(t *testing.T) {
 
 // … also while it lays a large WAL over the database.
 func TestCheckpointDuringOverlay(t *testing.T) {
+	checkpointDuring(t, "overlay", Config{})
+}
+
+// … and while what it found is written.
+func TestCheckpointDuringWriteOfComparison(t *testing.T) {
+	checkpointDuring(t, "write", Config{})
+}
+
+// A checkpoint does not wait until a large WAL has been read, or made into a file;
+// also where each transaction is wanted by itself, if there is but one.
+func TestCheckpointDuringLargeGroup(t *testing.T) {
+	for _, step := range []string{"read", "take"} {
+		t.Run(step, func(t *testing.T) { checkpointDuring(t, step, Config{}) })
+	}
+}
+
+func TestCheckpointDuringLargeTransaction(t *testing.T) {
+	checkpointDuring(t, "take", Config{PerTransaction: true})
+}
+
+// checkpointDuring has a TRUNCATE checkpoint wait while something that takes 3
+// seconds or more is at a step.
+func checkpointDuring(t *testing.T, step string, cfg Config) {
+	t.Helper()
 	a := newApp(t, sqlconn.Options{AutoCheckpoint: -1}, 1)
 	a.exec("CREATE TABLE b (x BLOB)")
-	for range 4 {
-		a.exec("INSERT INTO b VALUES (randomblob(10000000))")
-	}
-	began := make(chan struct{})
-	begin := sync.OnceFunc(func() { close(began) })
-	r := run(t, Config{Path: a.path, Crash: func(label string) {
-		if label == "overlay" {
-			begin()
-			time.Sleep(100 * time.Millisecond) // 4 seconds in all
+	var slow atomic.Bool
+	began := make(chan struct{}, 1)
+	cfg.Path = a.path
+	cfg.Crash = func(label string) {
+		if label == step && slow.Load() {
+			select {
+			case began <- struct{}{}:
+			default:
+			}
+			time.Sleep(300 * time.Millisecond) // for each MiB
 		}
-	}}, &shadow{})
+	}
+	fill := func() {
+		a.exec("INSERT INTO b VALUES (randomblob(12000000))")
+	}
+	compared := step == "overlay" || step == "write"
+	if compared {
+		fill()
+		slow.Store(true)
+	}
+	r := run(t, cfg, &shadow{})
+	if !compared {
+		r.settle()
+		slow.Store(true)
+		fill() // faster than it is read
+	}
 	<-began
 	start := time.Now()
-	if res := a.checkpoint("TRUNCATE"); res.Busy || time.Since(start) > 3*time.Second {
-		t.Errorf("%+v after %s", res, time.Since(start))
+	for a.checkpoint("TRUNCATE").Busy { // at once: another checkpoint ends
+		time.Sleep(10 * time.Millisecond)
 	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("a checkpoint took %s", took)
+	}
+	slow.Store(false)
 	r.settle()
 	r.equal(a.path)
 }

@@ -53,6 +53,9 @@ func (c *Capture) drain(ctx context.Context) {
 	if err == nil && !c.unsure {
 		err = c.takeAll(ctx, h)
 	}
+	if err == nil && c.unsure {
+		err = errors.New("a comparison is due")
+	}
 	if err != nil {
 		c.cfg.Logger.Warn("last transactions were not captured before the stop; the next run finds them", "path", c.cfg.Path, "err", err)
 	}

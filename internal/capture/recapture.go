@@ -43,9 +43,6 @@ func (c *Capture) recapture(ctx context.Context) (covered bool, err error) {
 		c.cfg.Logger.Info("wal was restarted during the comparison, comparing again", "path", c.cfg.Path)
 		c.unsure = true
 		return false, nil
-	case errors.Is(err, errAwaited):
-		c.unsure = true
-		return false, c.letGo() // compare once the checkpointer is done
 	case err != nil:
 		return false, errors.Join(err, c.db.Unpin()) // nobody need wait for us until then
 	}
@@ -87,6 +84,13 @@ func (c *Capture) captureCompared(ctx context.Context, size uint32, full bool) e
 func (c *Capture) commitCompared(res compared, patch *os.File, size uint32, full bool) error {
 	ch := res.changes(patch, size)
 	ch.full = full
+	ch.ease = func() error { // nothing of it is in the WAL
+		c.cfg.Crash("write")
+		if _, waits, err := c.checkpointerWaits(); err != nil || !waits {
+			return err
+		}
+		return c.letGo()
+	}
 	if len(ch.pages) > 0 || ch.count != c.table.Count() {
 		if err := c.commit(ch); err != nil {
 			return err
@@ -108,16 +112,16 @@ func (c *Capture) setFull(v bool) {
 var errOvertaken = errors.New("wal was restarted during the comparison")
 
 // stepAside is called in the middle of a comparison. For a checkpointer that
-// waits for the pin it has settle lay the WAL over what was read so far, lets go
-// of the pin, and takes it again. What was committed meanwhile is in the WAL
-// then, which the comparison will read in the end, or else errOvertaken.
-func (c *Capture) stepAside(ctx context.Context, settle func(wal.Header) error) error {
+// waits for the pin it has forget drop what is newer in the WAL, lets go of the
+// pin, and takes it again. What was committed meanwhile is in the WAL then, which
+// the comparison will read in the end, or else errOvertaken.
+func (c *Capture) stepAside(ctx context.Context, forget func(wal.Header) error) error {
 	c.cfg.Crash("compare")
 	h, waits, err := c.checkpointerWaits()
 	if err != nil || !waits {
 		return err
 	}
-	if err := settle(h); err != nil {
+	if err := forget(h); err != nil {
 		return err
 	}
 	if err := c.letGo(); err != nil {
@@ -140,18 +144,12 @@ func (c *Capture) stepAside(ctx context.Context, settle func(wal.Header) error) 
 	return nil
 }
 
-// errAwaited ends a comparison for which a checkpointer would wait.
-var errAwaited = errors.New("a checkpoint waits for the pin")
-
-// awaited returns errAwaited where a checkpointer waits for the pin while the WAL
-// is read, which it is about to make small: the next comparison has less to read.
-func (c *Capture) awaited() error {
+// awaited reports whether a checkpointer waits for the pin while the WAL is laid
+// over what was read.
+func (c *Capture) awaited() (bool, error) {
 	c.cfg.Crash("overlay")
 	_, waits, err := c.checkpointerWaits()
-	if err == nil && waits {
-		err = errAwaited
-	}
-	return err
+	return waits, err
 }
 
 // checkpointerWaits reports whether all that keeps a checkpointer is the pin: the

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/ltxstream/ltxstream/internal/pagesum"
 	"github.com/ltxstream/ltxstream/internal/wal"
@@ -23,11 +24,17 @@ import (
 // the pin keeps those frames there. So the file is read first, while anybody
 // writes; then the last frame of each page in the WAL takes precedence over
 // whatever was read. What remains from the file cannot have changed meanwhile.
+//
+// For a checkpointer that waits the pin is let go once all of the WAL is in the
+// file: of what was read, the pages that have a frame then are read again later.
 type comparison struct {
-	out     *os.File // pages kept; nil: none are
-	keep    func(pgno uint32, sum ltx.Checksum) bool
-	breathe func(ctx context.Context, settle func(wal.Header) error) error // between two reads; may be nil
-	awaited func() error                                                   // while the WAL is laid over all of it: an error ends the comparison; may be nil
+	out  *os.File // pages kept; nil: none are
+	keep func(pgno uint32, sum ltx.Checksum) bool
+	// breathe lets go of the pin for a moment where a checkpointer waits for it; it
+	// calls forget first, with the header up to which all is in the file. awaited
+	// reports whether one does. Both are called between two reads.
+	breathe func(ctx context.Context, forget func(wal.Header) error) error
+	awaited func() (bool, error)
 
 	db       *wal.DB
 	pageSize uint32
@@ -35,6 +42,7 @@ type comparison struct {
 	size     int64
 	sums     []ltx.Checksum // by page, from 1
 	kept     []int64        // by page: offset in out plus one; 0: not kept
+	stale    []uint32       // pages to be read again, ascending
 }
 
 // errEmpty is returned for a database of no pages: nothing was written to it yet.
@@ -145,24 +153,37 @@ func (c *comparison) run(ctx context.Context) (compared, error) {
 		if err != nil {
 			return compared{}, err
 		}
-		switch have := uint32(len(c.sums)); {
+		have := uint32(len(c.sums))
+		switch {
 		case count == 0:
 			return compared{}, errEmpty
-		case have >= count:
-			return c.settle(ctx, h, count)
+		case have < count:
+			err = c.readFile(ctx, have+1, count)
+		case len(c.stale) > 0:
+			err = c.readStale(ctx)
 		default:
-			if err := c.readFile(ctx, have+1, count); err != nil {
-				return compared{}, err
+			res, serr := c.settle(ctx, h, count)
+			if !errors.Is(serr, errAwaited) {
+				return res, serr
 			}
+			err = c.pause(ctx)
+		}
+		if err != nil {
+			return compared{}, err
 		}
 	}
 }
 
-// settle lays the pages of the WAL up to h over what was read.
+// settle lays the pages of the WAL up to h over what was read. errAwaited: a
+// checkpointer waits for the pin, and is about to make the WAL small.
 func (c *comparison) settle(ctx context.Context, h wal.Header, count uint32) (compared, error) {
-	end, err := c.lay(ctx, h, count, c.awaited)
-	if err != nil {
-		return compared{}, err
+	c.shrink(count)
+	end := wal.Chain{PageSize: c.pageSize, BigEndian: h.BigEndian, Salt: h.Salt}
+	if h.MaxFrame > 0 {
+		var err error
+		if end, err = c.overlay(ctx, h); err != nil {
+			return compared{}, err
+		}
 	}
 	if c.w != nil {
 		if err := c.w.Flush(); err != nil {
@@ -172,32 +193,82 @@ func (c *comparison) settle(ctx context.Context, h wal.Header, count uint32) (co
 	return compared{count: count, end: end, change: h.Change, sums: c.sums, kept: c.kept}, nil
 }
 
-func (c *comparison) lay(ctx context.Context, h wal.Header, count uint32, awaited func() error) (end wal.Chain, err error) {
+// shrink drops what was read behind page count.
+func (c *comparison) shrink(count uint32) {
 	n := min(int(count), len(c.sums))
 	c.sums, c.kept = c.sums[:n], c.kept[:n]
-	if h.MaxFrame == 0 {
-		return wal.Chain{PageSize: c.pageSize, BigEndian: h.BigEndian, Salt: h.Salt}, nil
-	}
-	return c.overlay(ctx, h, awaited)
 }
 
-// pause lets others have their turn. While they do, what was read so far is as
-// of one commit.
+// errAwaited ends what a checkpointer would have to wait for.
+var errAwaited = errors.New("a checkpoint waits for the pin")
+
+// look returns errAwaited where a checkpointer waits.
+func (c *comparison) look(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	waits, err := c.awaited()
+	if err == nil && waits {
+		err = errAwaited
+	}
+	return err
+}
+
+// pause lets others have their turn.
 func (c *comparison) pause(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if c.breathe == nil {
+	return c.breathe(ctx, c.forget)
+}
+
+// forget has the pages that are in the WAL up to h, and were read before, read
+// again: they are in the file now. What else was read is as of that commit.
+func (c *comparison) forget(h wal.Header) error {
+	if h.MaxFrame == 0 {
 		return nil
 	}
-	return c.breathe(ctx, func(h wal.Header) error {
-		count := h.PageCount
-		if h.MaxFrame == 0 {
-			count = ^uint32(0) >> 1 // as it was since the first page was read
-		}
-		_, err := c.lay(ctx, h, count, nil)
+	c.shrink(h.PageCount)
+	pages, err := c.db.Pages(0, h.MaxFrame)
+	if err != nil {
 		return err
-	})
+	}
+	for _, e := range pages {
+		if pgno := uint32(e >> 32); int(pgno) <= len(c.sums) && pgno != wal.LockPgno(c.pageSize) {
+			c.sums[pgno-1], c.kept[pgno-1] = 0, 0
+			c.stale = append(c.stale, pgno)
+		}
+	}
+	slices.Sort(c.stale)
+	c.stale = slices.Compact(c.stale)
+	return nil
+}
+
+// readStale reads pages again. A pause may add some, and the database become
+// smaller meanwhile.
+func (c *comparison) readStale(ctx context.Context) error {
+	buf := make([]byte, c.pageSize)
+	for n := 0; len(c.stale) > 0; n += len(buf) {
+		if n >= readChunk {
+			n = 0
+			if err := c.pause(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		pgno := c.stale[0]
+		c.stale = c.stale[1:]
+		if int(pgno) > len(c.sums) {
+			continue
+		}
+		if err := readOrZero(c.db, buf, int64(pgno-1)*int64(c.pageSize)); err != nil {
+			return err
+		}
+		if err := c.put(pgno, buf); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readFile reads pages of the database file from first on, up to last unless
@@ -250,7 +321,7 @@ func (c *comparison) put(pgno uint32, page []byte) error {
 }
 
 // overlay verifies the WAL up to h and puts the last frame of each page.
-func (c *comparison) overlay(ctx context.Context, h wal.Header, awaited func() error) (wal.Chain, error) {
+func (c *comparison) overlay(ctx context.Context, h wal.Header) (wal.Chain, error) {
 	chain, err := startOf(c.db, h)
 	if err != nil {
 		return wal.Chain{}, err
@@ -258,12 +329,18 @@ func (c *comparison) overlay(ctx context.Context, h wal.Header, awaited func() e
 	if chain.PageSize != c.pageSize {
 		return wal.Chain{}, fmt.Errorf("wal has pages of %d bytes, the database of %d: %w", chain.PageSize, c.pageSize, wal.ErrChain)
 	}
-	pages, err := verifyFrames(ctx, c.db, &chain, h.MaxFrame, awaited)
+	pages, err := c.verifyFrames(ctx, &chain, h.MaxFrame)
 	if err != nil {
 		return wal.Chain{}, err
 	}
 	buf := make([]byte, c.pageSize)
-	for _, e := range wal.LastFrames(pages) {
+	per := max(1, readChunk/int(c.pageSize))
+	for i, e := range wal.LastFrames(pages) {
+		if i%per == per-1 {
+			if err := c.look(ctx); err != nil {
+				return wal.Chain{}, err
+			}
+		}
 		pgno, frame := uint32(e>>32), uint32(e)
 		if int(pgno) > len(c.sums) {
 			continue
@@ -278,23 +355,17 @@ func (c *comparison) overlay(ctx context.Context, h wal.Header, awaited func() e
 	return chain, nil
 }
 
-// verifyFrames moves chain to frame last and returns pgno<<32 | frame of all. An
-// error of awaited (may be nil), which is asked between two reads, ends it.
-func verifyFrames(ctx context.Context, db *wal.DB, chain *wal.Chain, last uint32, awaited func() error) ([]uint64, error) {
+// verifyFrames moves chain to frame last and returns pgno<<32 | frame of all.
+func (c *comparison) verifyFrames(ctx context.Context, chain *wal.Chain, last uint32) ([]uint64, error) {
 	per := min(max(1, readChunk/chain.FrameSize()), int(last-chain.Frame))
 	buf := make([]byte, per*chain.FrameSize())
 	pages := make([]uint64, 0, last-chain.Frame)
 	for chain.Frame < last {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if awaited != nil {
-			if err := awaited(); err != nil {
-				return nil, err
-			}
+		if err := c.look(ctx); err != nil {
+			return nil, err
 		}
 		b := buf[:min(per, int(last-chain.Frame))*chain.FrameSize()]
-		if _, err := db.ReadWAL(b, wal.FrameOffset(chain.Frame+1, chain.PageSize)); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := c.db.ReadWAL(b, wal.FrameOffset(chain.Frame+1, chain.PageSize)); err != nil && !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("read wal: %w", err)
 		}
 		for ; len(b) > 0; b = b[chain.FrameSize():] {
@@ -333,7 +404,7 @@ func removePatches(dir string) error {
 	return errors.Join(errs...)
 }
 
-// changes turns the outcome into what an LTX file will hold.
+// changes turns the outcome into what an LTX file will hold: all of it is in patch.
 func (c compared) changes(patch *os.File, pageSize uint32) *changes {
 	ch := &changes{pageSize: pageSize, count: c.count, end: c.end, patch: patch}
 	for i, at := range c.kept {

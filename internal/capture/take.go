@@ -178,14 +178,20 @@ func (c *Capture) takeFromWAL(h wal.Header) error {
 	if c.cfg.PerTransaction {
 		limit = 0
 	}
-	ch, least, err := c.reader.read(c.db, c.held.chain, h.MaxFrame, limit)
+	ch, least, err := c.reader.read(c.db, c.held.chain, h.MaxFrame, limit, func() error { return c.ease(nil) })
+	if errors.Is(err, errAwaited) {
+		return c.giveWay()
+	}
 	if err != nil {
 		return c.doubt(h, err)
 	}
 	if err := c.complete(ch, least); err != nil {
 		return err
 	}
-	if err := c.commit(ch); err != nil {
+	ch.ease = func() error { return c.ease(ch) }
+	if err := c.commit(ch); errors.Is(err, errAwaited) {
+		return c.giveWay()
+	} else if err != nil {
 		return err
 	}
 	c.heat(ch.commits)
@@ -195,6 +201,32 @@ func (c *Capture) takeFromWAL(h wal.Header) error {
 		c.counted(h.Change)
 	}
 	return nil
+}
+
+// ease returns errAwaited where a checkpointer waits for the pin while frames are
+// read that it keeps. ch is what they become, nil: not known yet. Where each
+// transaction is wanted by itself the checkpointer waits, unless ch is the only one.
+func (c *Capture) ease(ch *changes) error {
+	step := "take"
+	if ch == nil {
+		step = "read"
+	}
+	c.cfg.Crash(step)
+	h, waits, err := c.checkpointerWaits()
+	switch {
+	case err != nil || !waits:
+		return err
+	case c.cfg.PerTransaction && (ch == nil || ch.end.Frame != h.MaxFrame):
+		return nil
+	}
+	return errAwaited
+}
+
+// giveWay lets go of frames that are being read: the application comes first.
+func (c *Capture) giveWay() error {
+	c.cfg.Logger.Info("a checkpoint of the application waits for a large wal to be read: letting it go, comparing afterwards", "path", c.cfg.Path)
+	c.unsure = true
+	return c.letGo()
 }
 
 // commit makes one LTX file of ch: spool, then table, then cursor and position.
