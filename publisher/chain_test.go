@@ -51,7 +51,12 @@ func (c *chain) readAll(ctx context.Context, js jetstream.JetStream, stream stri
 	}
 	defer func() { _ = s.DeleteConsumer(ctx, cons.CachedInfo().Name) }()
 	for left := cons.CachedInfo().NumPending; left > 0; {
-		b, err := cons.Fetch(int(min(left, 200)), jetstream.FetchMaxWait(5*time.Second))
+		// what is dropped for its age meanwhile does not come
+		info, err := cons.Info(ctx)
+		if err != nil || info.NumPending == 0 {
+			return err
+		}
+		b, err := cons.Fetch(int(min(left, info.NumPending, 200)), jetstream.FetchMaxWait(time.Second))
 		if err != nil {
 			return err
 		}

@@ -81,12 +81,10 @@ func TestCheckpointOfIdleDatabase(t *testing.T) {
 func TestCheckpointDuringComparison(t *testing.T) {
 	a := newApp(t, sqlconn.Options{}, 1)
 	a.exec("CREATE TABLE b (x BLOB)")
-	for range 4 {
-		a.exec("INSERT INTO b VALUES (randomblob(10000000))")
-	}
+	a.exec("INSERT INTO b VALUES (randomblob(12000000))")
 	r := run(t, Config{Path: a.path, Crash: func(label string) {
 		if label == "compare" {
-			time.Sleep(20 * time.Millisecond) // a large database
+			time.Sleep(60 * time.Millisecond) // a large database
 		}
 	}}, &shadow{})
 	for range 5 {
