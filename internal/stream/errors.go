@@ -55,6 +55,7 @@ const (
 	codeInsufficient     = 10023
 	codeMemoryExceeded   = 10028
 	codeStorageExceeded  = 10047
+	codeCreateFailed     = 10049
 	codeStoreFailed      = 10077
 	codeHeaderTooLarge   = 10097
 	codeQueueFull        = 10167

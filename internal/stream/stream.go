@@ -126,19 +126,32 @@ func (s *Stream) info(ctx context.Context) (*streamInfo, error) {
 	return &info, nil
 }
 
-// create returns the stream that another process made meanwhile, too. Of two that
-// make it at once the server may fail one with any error.
+// How often, and with which pause, a stream is created that was deleted a moment
+// ago: nats-server 2.15 may still be at that, and fails then.
+const (
+	createTries = 10
+	createPause = 100 * time.Millisecond
+)
+
+// create returns the stream that another process made meanwhile, too.
 func create(ctx context.Context, js jetstream.JetStream, cfg Config) (*Stream, error) {
-	_, err := js.CreateStream(ctx, cfg.settings())
-	if err == nil {
-		return Open(ctx, js, cfg.Name)
+	for try := 1; ; try++ {
+		_, err := js.CreateStream(ctx, cfg.settings())
+		if s, missing := Open(ctx, js, cfg.Name); missing == nil {
+			return s, nil
+		} else if err == nil {
+			return nil, missing
+		}
+		if api := apiErrorOf(err); try == createTries || api == nil || api.ErrorCode != codeCreateFailed {
+			subject := apiPrefix(js.Options()) + "STREAM.CREATE." + cfg.Name
+			return nil, fmt.Errorf("create stream %s: %w", cfg.Name, explain(js.Conn(), subject, err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(createPause):
+		}
 	}
-	s, missing := Open(ctx, js, cfg.Name)
-	if missing != nil {
-		subject := apiPrefix(js.Options()) + "STREAM.CREATE." + cfg.Name
-		return nil, fmt.Errorf("create stream %s: %w", cfg.Name, explain(js.Conn(), subject, err))
-	}
-	return s, nil
 }
 
 func (c Config) withDefaults() Config {

@@ -35,11 +35,16 @@ func bucket(t testing.TB, js jetstream.JetStream, name string, replicas int) jet
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	b, err := js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: name, Replicas: replicas})
-	if err != nil {
-		t.Fatalf("create bucket %s: %v", name, err)
+	for try := 1; ; try++ {
+		b, err := js.CreateObjectStore(ctx, jetstream.ObjectStoreConfig{Bucket: name, Replicas: replicas})
+		if err == nil {
+			return b
+		}
+		if try == 10 { // the server may still be deleting one of that name
+			t.Fatalf("create bucket %s: %v", name, err)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	return b
 }
 
 func open(t testing.TB, js jetstream.JetStream, edit ...func(*Config)) *Store {
