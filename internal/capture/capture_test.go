@@ -229,10 +229,16 @@ func (r *running) equal(path string) {
 		r.t.Fatalf("database has %d bytes, shadow %d", len(image), len(r.shadow.image))
 	}
 	size := int(r.shadow.pageSize)
+	differ := 0
 	for i := 0; i < len(image); i += size {
 		if !bytes.Equal(image[i:i+size], r.shadow.image[i:i+size]) {
-			r.t.Errorf("page %d differs", i/size+1)
+			if differ++; differ <= 10 {
+				r.t.Errorf("page %d differs", i/size+1)
+			}
 		}
+	}
+	if differ > 10 {
+		r.t.Errorf("%d pages differ", differ)
 	}
 }
 
