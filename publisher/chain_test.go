@@ -40,6 +40,9 @@ type chain struct {
 
 func newChain(db wire.DB) *chain { return &chain{db: db, past: map[ltx.Pos]bool{}} }
 
+// errDropped says that messages were dropped for their age while they were read.
+var errDropped = errors.New("messages were dropped for their age while they were read")
+
 func (c *chain) readAll(ctx context.Context, js jetstream.JetStream, stream string) error {
 	s, err := js.Stream(ctx, stream)
 	if err != nil {
@@ -50,6 +53,7 @@ func (c *chain) readAll(ctx context.Context, js jetstream.JetStream, stream stri
 		return err
 	}
 	defer func() { _ = s.DeleteConsumer(ctx, cons.CachedInfo().Name) }()
+	last := uint64(0) // sequence read
 	for left := cons.CachedInfo().NumPending; left > 0; {
 		// what is dropped for its age meanwhile does not come
 		info, err := cons.Info(ctx)
@@ -67,8 +71,13 @@ func (c *chain) readAll(ctx context.Context, js jetstream.JetStream, stream stri
 			}
 			left--
 			if err := c.take(m.Subject(), md.Sequence.Stream, m.Headers(), m.Data()); err != nil {
-				return fmt.Errorf("message %d: %w", md.Sequence.Stream, err)
+				now, ierr := s.Info(ctx)
+				if ierr == nil && last > 0 && now.State.FirstSeq > last+1 {
+					return errDropped
+				}
+				return errors.Join(fmt.Errorf("message %d: %w", md.Sequence.Stream, err), ierr)
 			}
+			last = md.Sequence.Stream
 		}
 		if b.Error() != nil {
 			return b.Error()
