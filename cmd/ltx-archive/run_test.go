@@ -358,9 +358,13 @@ func TestRunWaitsForAStream(t *testing.T) {
 	}
 	p := publishOn(t, node, "app")
 	archived(t, proc, web, p.commit(t))
-	if code, body, err := fetch(web + "/readyz"); err != nil || code != http.StatusOK {
-		t.Errorf("not ready: code %d, %v, %s", code, err, body)
-	}
+	testenv.Until(t, patience, "ready", func() error {
+		code, body, err := fetch(web + "/readyz")
+		if err == nil && code != http.StatusOK {
+			err = fmt.Errorf("code %d, %s", code, body)
+		}
+		return err
+	})
 	if code := proc.stop(); code != 0 {
 		t.Errorf("code %d: %s", code, proc.text())
 	}

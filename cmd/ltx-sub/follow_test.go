@@ -62,9 +62,7 @@ func TestRunFollows(t *testing.T) {
 	reaches := func(p *process) {
 		t.Helper()
 		d.reached(t, p, web)
-		if body := get(t, "http://"+web+"/readyz"); !strings.Contains(body, `"ready": true`) {
-			t.Error(body)
-		}
+		waitFor(t, p, func() bool { return strings.Contains(get(t, "http://"+web+"/readyz"), `"ready": true`) })
 	}
 	reaches(p)
 	d.grow(t, 5)
