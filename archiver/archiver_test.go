@@ -302,7 +302,7 @@ func TestNewBaseAfterDamage(t *testing.T) {
 	src := newSource(t, js, "app", 11)
 	dest := newTarget()
 	cfg := quickly(t, js, dest)
-	cfg.Schedule = compactor.Schedule{Windows: []time.Duration{24 * time.Hour}, Snapshot: 24 * time.Hour}
+	cfg.Schedule = daily
 	_, stop := start(t, cfg)
 	src.publish(t, 3)
 	reached(t, dest, "app", 3)
@@ -366,7 +366,7 @@ func TestNewBaseAfterDamagedBase(t *testing.T) {
 	src := newSource(t, js, "app", 13)
 	dest := newTarget()
 	cfg := quickly(t, js, dest)
-	cfg.Schedule = compactor.Schedule{Windows: []time.Duration{24 * time.Hour}, Snapshot: 24 * time.Hour}
+	cfg.Schedule = daily
 	_, stop := start(t, cfg)
 	src.publish(t, 1)
 	reached(t, dest, "app", 1)

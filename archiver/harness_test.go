@@ -130,6 +130,9 @@ func (s *target) Delete(ctx context.Context, keys ...string) error {
 	return s.Store.Delete(ctx, keys...)
 }
 
+// daily is a schedule by which a test ends before anything is merged.
+var daily = compactor.Schedule{Windows: []time.Duration{24 * time.Hour}, Snapshot: 24 * time.Hour}
+
 // quickly are settings under which everything happens within a second or two.
 func quickly(t *testing.T, js jetstream.JetStream, targets ...*target) Config {
 	t.Helper()

@@ -5,9 +5,7 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/ltxstream/ltxstream/compactor"
 	"github.com/ltxstream/ltxstream/internal/stream/streamtest"
 	"github.com/ltxstream/ltxstream/objstore"
 	"github.com/ltxstream/ltxstream/objstore/levels"
@@ -26,7 +24,7 @@ func TestNewestFileUnreadable(t *testing.T) {
 			src := newSource(t, js, "app", 14)
 			dest := newTarget()
 			cfg := quickly(t, js, dest)
-			cfg.Schedule = compactor.Schedule{Windows: []time.Duration{24 * time.Hour}, Snapshot: 24 * time.Hour}
+			cfg.Schedule = daily
 			var asked atomic.Int64
 			cfg.AskFull = func(context.Context, wire.DB) error { asked.Add(1); return nil }
 			_, stop := start(t, cfg)

@@ -148,7 +148,7 @@ func (a *Archive) Open(ctx context.Context, db string, f File, offset, size int6
 	key := a.Key(db, f)
 	r, err := a.store.Get(ctx, key, offset, size)
 	if err != nil {
-		return nil, damageOf(key, err)
+		return nil, DamageOf(key, err)
 	}
 	return &opened{ReadCloser: r, key: key}, nil
 }
@@ -161,11 +161,11 @@ type opened struct {
 
 func (o *opened) Read(p []byte) (int, error) {
 	n, err := o.ReadCloser.Read(p)
-	return n, damageOf(o.key, err)
+	return n, DamageOf(o.key, err)
 }
 
-// damageOf is err, a [*DamageError] where the store found the object damaged.
-func damageOf(key string, err error) error {
+// DamageOf is err, a [*DamageError] where the store found the object damaged.
+func DamageOf(key string, err error) error {
 	if !errors.Is(err, objstore.ErrDamaged) {
 		return err
 	}

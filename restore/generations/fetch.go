@@ -114,11 +114,7 @@ func (f *fetch) get(p *piece) (data []byte, err error) {
 	if p.size == 0 {
 		return nil, nil
 	}
-	defer func() {
-		if errors.Is(err, objstore.ErrDamaged) {
-			err = &levels.DamageError{Key: p.object.Key, Err: err}
-		}
-	}()
+	defer func() { err = levels.DamageOf(p.object.Key, err) }()
 	r, err := f.store.Get(f.ctx, p.object.Key, p.offset, p.size)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = &goneError{key: p.object.Key, err: err}
