@@ -34,7 +34,7 @@ var imports = map[string][]string{
 	"internal/atomicfile": {},
 	"internal/dirlock":    {},
 	"internal/ltxfile":    {"internal/crc64iso", "internal/tempfile"}, // bytes of LTX files: all that read them
-	"internal/stream":     {"wire"},                                   // shared by publisher, feed, subscriber, archiver
+	"internal/stream":     {"wire", "internal/ltxfile"},               // shared by publisher, feed, subscriber, archiver
 	"internal/capture":    {"internal/atomicfile", "internal/dirlock", "internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},
 	"internal/feed":       {"wire", "internal/stream", "internal/ltxfile", "internal/tempfile"},
 	"replica":             {"internal/atomicfile", "internal/wal", "internal/keeper", "internal/pagesum", "internal/ltxfile"},

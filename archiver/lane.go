@@ -103,13 +103,16 @@ func (l *lane) loop(ctx context.Context) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = retryFirst, retryMost
 	for ctx.Err() == nil {
+		follows := l.sought && !l.broken
 		err := l.step(ctx)
 		if ctx.Err() != nil {
 			break
 		}
 		if err == nil {
 			l.recovered()
-			wait.Reset()
+			if follows { // a seek alone may be followed by the same error, again and again
+				wait.Reset()
+			}
 			continue
 		}
 		l.failed(err)

@@ -17,8 +17,10 @@ type base struct {
 }
 
 // findBase finds the newest full file of the stream. Where there is none that
-// can be read, and messages are dropped by age, one is asked for.
-func (r *runner) findBase(ctx context.Context, head stream.Head) error {
+// can be read, and messages are dropped by age, one is asked for. again: a session
+// was held before, so that a newer one is what was asked for, stored by a session
+// that did not get to know it.
+func (r *runner) findBase(ctx context.Context, head stream.Head, again bool) error {
 	b, err := r.baseOf(ctx, head)
 	if err != nil {
 		return err
@@ -28,7 +30,12 @@ func (r *runner) findBase(ctx context.Context, head stream.Head) error {
 		b.keep = age
 	}
 	r.mu.Lock()
-	b.asked = r.mu.base.asked
+	if stored := again && b.seq > r.mu.base.seq; stored {
+		r.mu.fulls++
+		r.signal()
+	} else {
+		b.asked = r.mu.base.asked
+	}
 	r.mu.base = b
 	r.mu.Unlock()
 	if b.seq == 0 && head.Data != nil && b.keep > 0 {

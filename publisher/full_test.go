@@ -6,6 +6,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ltxstream/ltxstream/testenv"
+	"github.com/ltxstream/ltxstream/testenv/faults"
+	"github.com/nats-io/nats.go"
 )
 
 // TestFullOnRequest: a full file is published when it is asked for, also when
@@ -42,4 +46,28 @@ func TestFullOnRequest(t *testing.T) {
 	if _, err := r.Full(ctx); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("after the end: %v", err)
 	}
+}
+
+// TestFullWithLostAck: a full file that is stored is published, also when its
+// acknowledgement is lost with the connection, and the next one can be asked for.
+func TestFullWithLostAck(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	proxy := testenv.Proxy(t, w.node.URL())
+	cfg := w.config()
+	cfg.JS = testenv.JetStream(t, testenv.Connect(t, "nats://"+proxy.Addr(), nats.ReconnectWait(5*time.Millisecond)))
+	r := start(t, cfg)
+	before := r.sync()
+	for range 20 {
+		proxy.CutAfter(faults.Down, 1) // within the answer
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		pos, err := r.Full(ctx)
+		cancel()
+		if err != nil || pos.TXID <= before.TXID {
+			t.Fatalf("%s after %s: %v; status %+v", pos, before, err, r.Status())
+		}
+		before = pos
+	}
+	r.sync()
+	w.check()
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ltxstream/ltxstream/internal/capture"
 	"github.com/ltxstream/ltxstream/internal/stream"
-	"github.com/ltxstream/ltxstream/wire"
 	"github.com/superfly/ltx"
 )
 
@@ -39,58 +38,9 @@ func (r *runner) join(ctx context.Context) (err error) {
 	if err := r.hold(ctx, head, at, at.TXID < before); err != nil {
 		return err
 	}
+	again := r.begun
 	r.begun, r.obeyed = true, r.obeyed || r.cfg.ForceReseed
-	return r.findBase(ctx, head)
-}
-
-// head reads the head of the stream, with the claim in force. A claim of an
-// older epoch behind it is junk, but must not hide it.
-func (r *runner) head(ctx context.Context) (stream.Head, error) {
-	h, err := r.st.Head(ctx, r.cfg.DB)
-	if err != nil || h.Claim == nil || same(h.Claim, r.claim) {
-		return h, err
-	}
-	before, err := r.st.ClaimBefore(ctx, r.cfg.DB, h.ClaimSeq)
-	if err != nil {
-		return h, err
-	}
-	if before != nil && before.Epoch >= h.Claim.Epoch {
-		h.Claim = before
-	}
-	return h, nil
-}
-
-// maxStale is how many messages are looked through for one that is not stale.
-const maxStale = 1000
-
-// end returns the tail of h. Data that readers ignore is replaced by what comes
-// before it; where that is too far away, only its claim is known.
-func (r *runner) end(ctx context.Context, h *stream.Head) (tail, error) {
-	if !stale(*h) {
-		return tailOf(*h), nil
-	}
-	r.cfg.Logger.Warn("stale messages at the end of the stream", "seq", h.Data.Seq, "epoch", h.Data.Meta.Epoch)
-	r.bump(func(s *counters) { s.Foreign++ })
-	newest := h.Data.Seq
-	for seq := newest - 1; seq > 0 && newest-seq <= maxStale; seq-- {
-		m, err := r.st.Get(ctx, seq)
-		if absent := isHeader(err) || stream.Classify(err) == stream.NotFound; absent || err == nil && m.Meta.DB != r.cfg.DB {
-			continue
-		} else if err != nil {
-			return tail{}, err
-		}
-		if h.Data = m; !stale(*h) {
-			return tailOf(*h), nil
-		}
-	}
-	h.Data = nil
-	return tail{pos: h.Claim.Pos, writer: h.Claim.Writer, host: h.Claim.Host, time: h.Claim.Time, loose: true}, nil
-}
-
-// isHeader reports whether err says that a message is not a data message.
-func isHeader(err error) bool {
-	_, ok := errors.AsType[*wire.HeaderError](err)
-	return ok
+	return r.findBase(ctx, head, again)
 }
 
 // follow makes the chain of this database go on behind t, and returns the

@@ -1,6 +1,7 @@
 package publisher
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -149,7 +150,7 @@ func (r *runner) publishPart(ctx context.Context, m wire.Meta, data []byte) erro
 			}
 			return nil
 		}
-		answer, settleErr := r.settle(ctx, m, err)
+		answer, settleErr := r.settle(ctx, m, data, err)
 		switch {
 		case settleErr != nil || answer == isStored:
 			return settleErr
@@ -227,7 +228,7 @@ const (
 )
 
 // settle reads the head after a publish that failed. An error ends the session.
-func (r *runner) settle(ctx context.Context, m wire.Meta, cause error) (answer, error) {
+func (r *runner) settle(ctx context.Context, m wire.Meta, data []byte, cause error) (answer, error) {
 	switch stream.Classify(cause) {
 	case stream.Full, stream.Permanent, stream.Canceled, stream.NoStream:
 		return 0, cause
@@ -244,20 +245,26 @@ func (r *runner) settle(ctx context.Context, m wire.Meta, cause error) (answer, 
 	if err := r.fenced(head); err != nil {
 		return 0, err
 	}
+	if head.LastSeq == r.seq {
+		r.anew = r.anew || errors.Is(cause, errDuplicate)
+		return isOpen, nil
+	}
+	passed, err := r.passOver(ctx, &head)
+	if err != nil {
+		return 0, errors.Join(cause, err)
+	}
 	switch d := head.Data; {
-	case d != nil && d.Seq > r.seq && d.Meta.MsgID() == m.MsgID() && d.Meta.Writer == m.Writer:
+	case head.LastSeq > r.seq && (d == nil || d.Seq <= r.seq):
+		if !passed {
+			r.noteForeign(head.LastSeq)
+		}
+		r.seq = head.LastSeq
+		return isMoved, nil
+	case d != nil && d.Seq > r.seq && d.Meta.MsgID() == m.MsgID() && d.Meta.Writer == m.Writer && bytes.Equal(d.Data, data):
 		r.seq = head.LastSeq
 		r.stored(m, d.Seq)
 		r.bump(func(s *counters) { s.LostAcks++ })
 		return isStored, nil
-	case head.LastSeq == r.seq:
-		r.anew = r.anew || errors.Is(cause, errDuplicate)
-		return isOpen, nil
-	case head.LastSeq > r.seq && (d == nil || d.Seq <= r.seq || stale(head)):
-		r.cfg.Logger.Warn("foreign messages on our subjects", "seq", head.LastSeq)
-		r.bump(func(s *counters) { s.Foreign++ })
-		r.seq = head.LastSeq
-		return isMoved, nil
 	}
 	return 0, fmt.Errorf("%w: its last sequence is %d, ours was %d: %w", errMoved, head.LastSeq, r.seq, cause)
 }

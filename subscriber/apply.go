@@ -32,6 +32,7 @@ func (r *runner) apply(ctx context.Context, file *feed.File) error {
 	if err != nil {
 		return errors.Join(err, r.afterFailure(file, err))
 	}
+	r.progress = true
 	r.noteApplied(applied{
 		max: file.Meta.Max, full: file.Meta.Full, size: file.Meta.Size, timestamp: file.Meta.Timestamp, took: time.Since(began),
 	})

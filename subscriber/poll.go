@@ -35,6 +35,7 @@ func (r *runner) pollOnce(ctx context.Context) error {
 	switch {
 	case errors.Is(err, ErrUpToDate):
 		r.recovered()
+		r.progress = true
 		r.setState(StateLive)
 		return wait(ctx, due)
 	case errors.Is(err, ErrNoBase) && pos.IsZero():

@@ -32,6 +32,8 @@ type runner struct {
 	gap    bool // the stream does not continue the position: a later base is needed
 	fork   bool // the position is not of the stream's history: any base will do
 
+	progress bool // the step applied something, or found that there is nothing to apply
+
 	strange bool // changes from outside did not belong to the replica: only a whole base will do
 }
 
@@ -54,13 +56,16 @@ func (r *runner) retry(ctx context.Context) error {
 		wait.MaxInterval = max(retryMost, r.cfg.PollInterval)
 	}
 	for {
+		r.progress = false
 		err := r.step(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case err == nil:
 			r.recovered()
-			wait.Reset()
+			if r.progress { // a seek alone may be followed by the same error, again and again
+				wait.Reset()
+			}
 			continue
 		case permanent(err):
 			return err

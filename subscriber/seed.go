@@ -120,7 +120,7 @@ func (r *runner) outside(ctx context.Context, cause error) error {
 func (r *runner) applyBase(ctx context.Context, base *Base) error {
 	err := r.rep.Apply(ctx, base.File, replica.ApplyInfo{Full: base.Full, NoChecksums: base.NoChecksums})
 	if err = errors.Join(err, base.Close()); err == nil {
-		r.strange = false
+		r.progress, r.strange = true, false
 		return nil
 	}
 	if !base.Full && ofAnotherHistory(err) {

@@ -301,6 +301,26 @@ func TestGapIsHealedByANewerFullFile(t *testing.T) {
 	}
 }
 
+// TestErrorsBackOff: what is tried again and again without success is tried ever
+// more seldom, also where each try begins with a search that succeeds.
+func TestErrorsBackOff(t *testing.T) {
+	t.Parallel()
+	js, p, path := setup(t)
+	p.insert()
+	m := p.Messages(p.file(true), 1<<20)[0]
+	m.Data[len(m.Data)/2] ^= 1
+	p.Base = p.Inject(t, js, m)
+	p.commit()
+	r := run(t, js, path, nil)
+	time.Sleep(3 * time.Second)
+	if n := r.Status().Errors; n == 0 || n > 20 {
+		t.Errorf("%d errors in 3 seconds", n)
+	}
+	p.publishFull()
+	r.wait(p.Pos.TXID)
+	p.same(path)
+}
+
 func TestForkIsReseededInPlace(t *testing.T) {
 	t.Parallel()
 	js, p, path := setup(t)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -38,19 +39,13 @@ func (a *assembler) drop() {
 	}
 }
 
-// keyOf is what the parts of one file have in common.
-func keyOf(m wire.Meta) wire.Meta {
-	m.Part, m.Base = 0, 0
-	return m
-}
-
 // add takes the next message. It returns the file once its last part is in;
 // errors wrap ErrPart or ErrSize, unless the spool failed.
 func (a *assembler) add(p part) (*File, error) {
 	if p.meta.Part == 1 {
 		return a.begin(p)
 	}
-	if a.file == nil || a.key != keyOf(p.meta) {
+	if a.file == nil || a.key != stream.FileOf(p.meta) {
 		return nil, fmt.Errorf("%w: part %d/%d of TXID %s", ErrPart, p.meta.Part, p.meta.Parts, p.meta.Min)
 	}
 	if p.meta.Part < a.next {
@@ -83,7 +78,7 @@ func (a *assembler) begin(p part) (*File, error) {
 	if f.body, err = newBody(p.meta.Size, a.limit, a.dir); err != nil {
 		return nil, err
 	}
-	a.file, a.key, a.next, a.partSize = f, keyOf(p.meta), 1, n
+	a.file, a.key, a.next, a.partSize = f, stream.FileOf(p.meta), 1, n
 	return a.append(p)
 }
 

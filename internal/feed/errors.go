@@ -7,6 +7,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/internal/ltxfile"
+	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -58,6 +59,6 @@ var (
 	ErrPart       = errors.New("part out of order, or of another file")
 	ErrUnfinished = errors.New("file was never completed")
 	ErrSize       = errors.New("size differs from the headers")
-	ErrHeader     = errors.New("LTX header differs from the message headers")
+	ErrHeader     = stream.ErrHeader
 	ErrContent    = ltxfile.ErrDamaged
 )

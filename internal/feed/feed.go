@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
 	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/wire"
 )
@@ -79,7 +80,7 @@ type Feed struct {
 	log  *slog.Logger
 	nc   *nats.Conn
 	asm  assembler
-	ver  verifier
+	ver  ltxfile.Verifier
 	idle time.Duration // first watchdog interval
 	pull uint64        // messages that a scan asks for at a time
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -58,7 +59,7 @@ func (f *Feed) receiveFile(d delivery, m wire.Meta) (*File, error) {
 		return nil, nil
 	}
 	file := &File{Meta: m, FirstSeq: d.seq}
-	in := &incoming{f: f, file: file, key: keyOf(m), partSize: n, next: 2, data: d.msg.Data()}
+	in := &incoming{f: f, file: file, key: stream.FileOf(m), partSize: n, next: 2, data: d.msg.Data()}
 	file.in, f.in = in, in
 	return file, nil
 }
@@ -106,7 +107,7 @@ func (in *incoming) receive(ctx context.Context) error {
 	}
 	m, err := wire.ParseMeta(d.msg.Headers())
 	_, want := wire.PartRange(in.key.Size, in.partSize, in.next)
-	if err != nil || d.msg.Subject() != f.cfg.DB.DataSubject() || keyOf(m) != in.key || m.Part != in.next || int64(len(d.msg.Data())) != want {
+	if err != nil || d.msg.Subject() != f.cfg.DB.DataSubject() || stream.FileOf(m) != in.key || m.Part != in.next || int64(len(d.msg.Data())) != want {
 		f.irregular = in.file.FirstSeq
 		return errIrregular
 	}

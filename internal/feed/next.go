@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -193,7 +194,7 @@ func (f *Feed) join(d delivery, meta wire.Meta) (*File, error) {
 	}
 	file, err := f.asm.add(part{meta: meta, seq: d.seq, stored: d.at, data: d.msg.Data()})
 	if err == nil && file != nil {
-		err = f.ver.verify(&file.body, meta)
+		err = stream.Verify(&f.ver, file.body.section(), meta)
 	}
 	if err != nil {
 		if file != nil {
@@ -219,7 +220,7 @@ func (f *Feed) join(d delivery, meta wire.Meta) (*File, error) {
 // being joined: when it is that file again, or one that fits as well.
 func (f *Feed) begins(d delivery, meta wire.Meta) bool {
 	switch {
-	case keyOf(meta) == f.asm.key:
+	case stream.FileOf(meta) == f.asm.key:
 		return true
 	case f.fits(meta):
 		f.damage(d.seq, d.msg.Subject(), ErrUnfinished)

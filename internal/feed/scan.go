@@ -6,11 +6,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -29,15 +31,17 @@ func (f *Feed) baseByScan(ctx context.Context) (uint64, error) {
 		return 0, ErrNoBase
 	}
 	f.log.Info("looking for a full file in the whole stream")
-	s := baseScan{bad: f.badBases}
+	var s baseScan
 	if err := f.scan(ctx, s.add); err != nil {
 		return 0, err
 	}
-	if s.found == 0 {
-		f.noBaseAt = time.Now()
-		return 0, ErrNoBase
+	for _, b := range slices.Backward(s.found) {
+		if first, err := f.begin(ctx, b.first, b.epoch); err != nil || first != 0 {
+			return first, err
+		}
 	}
-	return s.found, nil
+	f.noBaseAt = time.Now()
+	return 0, ErrNoBase
 }
 
 // posByScan is the slow proof before a gap or a fork is declared: messages
@@ -148,13 +152,12 @@ func (f *Feed) scanBatch(ctx context.Context, cons jetstream.Consumer, s *scanne
 	return cmp.Or(lost, batch.Error())
 }
 
-// baseScan remembers where the newest complete full file began.
+// baseScan remembers where complete full files began.
 type baseScan struct {
-	bad   map[uint64]bool
 	key   wire.Meta
 	first uint64 // of the full file whose parts are passing by
 	next  int
-	found uint64
+	found []struct{ first, epoch uint64 }
 }
 
 func (s *baseScan) add(m wire.Meta, seq uint64) {
@@ -162,11 +165,11 @@ func (s *baseScan) add(m wire.Meta, seq uint64) {
 	case !m.Full:
 		return
 	case m.Part == 1:
-		s.key, s.first, s.next = keyOf(m), seq, 1
-	case keyOf(m) != s.key || m.Part != s.next:
+		s.key, s.first, s.next = stream.FileOf(m), seq, 1
+	case stream.FileOf(m) != s.key || m.Part != s.next:
 		return
 	}
-	if s.next++; s.next > m.Parts && !s.bad[s.first] {
-		s.found = s.first
+	if s.next++; s.next > m.Parts {
+		s.found = append(s.found, struct{ first, epoch uint64 }{s.first, m.Epoch})
 	}
 }

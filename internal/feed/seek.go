@@ -62,7 +62,7 @@ func (f *Feed) locate(ctx context.Context) error {
 	if err := find(ctx); err != nil {
 		return err
 	}
-	claim, err := f.cfg.Stream.ClaimBefore(ctx, f.cfg.DB, f.seq+1)
+	claim, _, err := f.cfg.Stream.ClaimInForce(ctx, f.cfg.DB, f.seq+1)
 	if err != nil {
 		return err
 	}
@@ -201,10 +201,23 @@ func (f *Feed) oldestBase(ctx context.Context) (uint64, error) {
 		return 0, nil
 	}
 	m, err := f.cfg.Stream.FirstData(ctx, f.cfg.DB)
-	if err != nil || m == nil || !m.Meta.Full || m.Meta.Part != 1 || f.badBases[m.Seq] {
+	if err != nil || m == nil || !m.Meta.Full || m.Meta.Part != 1 {
 		return 0, err
 	}
-	return m.Seq, nil
+	return f.begin(ctx, m.Seq, m.Meta.Epoch)
+}
+
+// begin returns first, the sequence of the first message of a full file, or 0 when
+// it is no base: it was found to be damaged, or its publisher had been fenced.
+func (f *Feed) begin(ctx context.Context, first, epoch uint64) (uint64, error) {
+	if f.badBases[first] {
+		return 0, nil
+	}
+	claim, _, err := f.cfg.Stream.ClaimInForce(ctx, f.cfg.DB, first)
+	if err != nil || claim != nil && epoch < claim.Epoch {
+		return 0, err
+	}
+	return first, nil
 }
 
 // baseByHint follows tail's hint, and the hint of a base that was found to be
@@ -212,7 +225,10 @@ func (f *Feed) oldestBase(ctx context.Context) (uint64, error) {
 func (f *Feed) baseByHint(ctx context.Context, tail *stream.Message) (uint64, error) {
 	if tail.Meta.Full && tail.Meta.Part == tail.Meta.Parts {
 		first, err := f.firstPart(ctx, tail)
-		if err != nil || first != 0 && !f.badBases[first] {
+		if err == nil && first != 0 {
+			first, err = f.begin(ctx, first, tail.Meta.Epoch)
+		}
+		if err != nil || first != 0 {
 			return first, err
 		}
 	}
@@ -226,8 +242,8 @@ func (f *Feed) baseByHint(ctx context.Context, tail *stream.Message) (uint64, er
 		if m.Meta.DB != f.cfg.DB || !m.Meta.Full || m.Meta.Part != 1 {
 			return 0, nil
 		}
-		if !f.badBases[m.Seq] {
-			return m.Seq, nil
+		if first, err := f.begin(ctx, m.Seq, m.Meta.Epoch); err != nil || first != 0 {
+			return first, err
 		}
 		if m.Meta.Base >= hint {
 			return 0, nil
@@ -244,7 +260,7 @@ func (f *Feed) firstPart(ctx context.Context, m *stream.Message) (uint64, error)
 		return m.Seq, nil
 	}
 	first, err := f.cfg.Stream.Find(ctx, f.cfg.DB, m.Meta.Min)
-	if err != nil || first == nil || keyOf(first.Meta) != keyOf(m.Meta) || first.Meta.Part != 1 {
+	if err != nil || first == nil || stream.FileOf(first.Meta) != stream.FileOf(m.Meta) || first.Meta.Part != 1 {
 		return 0, err
 	}
 	return first.Seq, nil

@@ -111,20 +111,46 @@ func (s *Stream) LastSeq(ctx context.Context, db wire.DB) (uint64, error) {
 // ClaimBefore returns the newest valid claim on db stored before seq, nil when
 // there is none.
 func (s *Stream) ClaimBefore(ctx context.Context, db wire.DB, seq uint64) (*wire.Claim, error) {
+	c, _, err := s.claimBefore(ctx, db, seq)
+	return c, err
+}
+
+func (s *Stream) claimBefore(ctx context.Context, db wire.DB, seq uint64) (*wire.Claim, uint64, error) {
 	for range maxForeign {
 		r, err := s.prev(ctx, db.EpochSubject(), seq)
 		if err != nil {
-			return nil, fmt.Errorf("read claim of %s before %d: %w", db, seq, err)
+			return nil, 0, fmt.Errorf("read claim of %s before %d: %w", db, seq, err)
 		}
 		if r == nil {
-			return nil, nil
+			return nil, 0, nil
 		}
 		if c, err := r.claim(); err == nil {
-			return c, nil
+			return c, r.Seq, nil
 		}
 		seq = r.Seq
 	}
-	return nil, fmt.Errorf("read claim of %s: the last %d are not ours", db, maxForeign)
+	return nil, 0, fmt.Errorf("read claim of %s: the last %d are not ours", db, maxForeign)
+}
+
+// ClaimInForce returns the claim that holds for what was stored at seq, and its
+// sequence; nil and 0 when there is none. It is the newest one before, but for those
+// that an older one outranks: somebody sent them again, and nobody obeys them.
+func (s *Stream) ClaimInForce(ctx context.Context, db wire.DB, seq uint64) (*wire.Claim, uint64, error) {
+	claim, at, err := s.claimBefore(ctx, db, seq)
+	for range maxForeign {
+		if err != nil || claim == nil {
+			return nil, 0, err
+		}
+		before, seq, err := s.claimBefore(ctx, db, at)
+		if err != nil {
+			return nil, 0, err
+		}
+		if before == nil || before.Epoch < claim.Epoch {
+			return claim, at, nil
+		}
+		claim, at = before, seq
+	}
+	return nil, 0, fmt.Errorf("read claim of %s: the last %d were sent again", db, maxForeign)
 }
 
 // last returns the last message on subject, nil when there is none.

@@ -1,0 +1,72 @@
+package stream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/superfly/ltx"
+
+	"github.com/ltxstream/ltxstream/internal/ltxfile"
+	"github.com/ltxstream/ltxstream/wire"
+)
+
+// ErrHeader says that an LTX file is not the one that the message headers describe.
+var ErrHeader = errors.New("LTX header differs from the message headers")
+
+// Verify reads a whole LTX file: structure, file checksum, header and trailer equal
+// to meta; a full file must hold every page and add up to its checksum. Errors wrap
+// ltxfile.ErrDamaged or ErrHeader, unless reading itself failed.
+func Verify(v *ltxfile.Verifier, r io.Reader, meta wire.Meta) error {
+	c, err := v.Verify(r)
+	if err != nil {
+		return err
+	}
+	if got := wire.MetaOf(c.Header, c.Trailer, c.Size); !sameFile(got, meta) {
+		return fmt.Errorf("%w: %s → %s", ErrHeader, got.PrePos(), got.PostPos())
+	}
+	if meta.Full {
+		return c.Whole()
+	}
+	return nil
+}
+
+// Check verifies m as far as one message tells: a whole file, or the LTX header or
+// trailer that a first or last part holds. Errors are those of Verify.
+func (m *Message) Check() error {
+	meta := m.Meta
+	switch {
+	case meta.Parts == 1:
+		return Verify(new(ltxfile.Verifier), bytes.NewReader(m.Data), meta)
+	case meta.Part == 1:
+		h, err := ltxfile.ParseHeader(m.Data[:min(len(m.Data), ltx.HeaderSize)])
+		if err != nil {
+			return err
+		}
+		if got := wire.MetaOf(h, ltx.Trailer{PostApplyChecksum: meta.Post}, meta.Size); !sameFile(got, meta) {
+			return fmt.Errorf("%w: it begins at %s", ErrHeader, got.PrePos())
+		}
+	case meta.Part == meta.Parts:
+		var t ltx.Trailer
+		if err := t.UnmarshalBinary(m.Data[max(0, len(m.Data)-ltx.TrailerSize):]); err != nil {
+			return fmt.Errorf("%w: trailer: %w", ltxfile.ErrDamaged, err)
+		}
+		if t.PostApplyChecksum != meta.Post {
+			return fmt.Errorf("%w: it ends at checksum %s", ErrHeader, t.PostApplyChecksum)
+		}
+	}
+	return nil
+}
+
+// sameFile compares what LTX file and message headers both say.
+func sameFile(a, b wire.Meta) bool {
+	return a.Min == b.Min && a.Max == b.Max && a.Timestamp.Equal(b.Timestamp) && a.Pre == b.Pre && a.Post == b.Post &&
+		a.PageSize == b.PageSize && a.Commit == b.Commit && a.Size == b.Size
+}
+
+// FileOf is what the messages of one file have in common.
+func FileOf(m wire.Meta) wire.Meta {
+	m.Part, m.Base = 0, 0
+	return m
+}
