@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/stream"
+	"github.com/ltxstream/ltxstream/wire"
 )
 
 // base is the newest full file in the stream: new readers begin there.
@@ -70,7 +71,7 @@ func (r *runner) baseOf(ctx context.Context, head stream.Head) (base, error) {
 }
 
 func ignoreNotFound(err error) error {
-	if errors.Is(err, stream.ErrNotFound) || isHeader(err) {
+	if _, foreign := errors.AsType[*wire.HeaderError](err); foreign || errors.Is(err, stream.ErrNotFound) {
 		return nil
 	}
 	return err

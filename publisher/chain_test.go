@@ -48,7 +48,9 @@ func (c *chain) readAll(ctx context.Context, js jetstream.JetStream, stream stri
 	if err != nil {
 		return err
 	}
-	cons, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{FilterSubject: c.db.Filter(), AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true})
+	cons, err := s.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		FilterSubject: c.db.Filter(), AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, InactiveThreshold: patience,
+	})
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/ltxstream/ltxstream/internal/stream"
-	"github.com/ltxstream/ltxstream/wire"
 )
 
 // head reads the head of the stream, with the claim in force. A claim of an
@@ -37,17 +36,19 @@ const maxPassed = 1000
 // none, or it is too far away.
 func (r *runner) passOver(ctx context.Context, h *stream.Head) (passed bool, err error) {
 	newest := h.Data
-	for h.Data != nil {
-		ignored, err := r.ignored(ctx, *h)
+	for n := 0; h.Data != nil; n++ {
+		why, err := r.ignored(ctx, *h)
 		if err != nil {
 			return passed, err
 		}
-		if ignored == nil {
+		if why == nil {
 			break
 		}
 		passed = true
-		r.cfg.Logger.Debug("message is not for readers", "seq", h.Data.Seq, "err", ignored)
-		if h.Data, err = r.dataBefore(ctx, h.Data.Seq, newest.Seq-min(newest.Seq, maxPassed)); err != nil {
+		r.cfg.Logger.Debug("message is not for readers", "seq", h.Data.Seq, "err", why)
+		if n == maxPassed {
+			h.Data = nil
+		} else if h.Data, err = r.st.DataBefore(ctx, r.cfg.DB, h.Data.Seq); err != nil {
 			return passed, err
 		}
 	}
@@ -76,35 +77,18 @@ func (r *runner) ignored(ctx context.Context, h stream.Head) (why, err error) {
 	if why := h.Data.Check(); why != nil || h.Data.Meta.Part == 1 {
 		return why, nil
 	}
-	// Others may have published between two parts.
-	m, err := r.dataBefore(ctx, h.Data.Seq, h.Data.Seq-min(h.Data.Seq, maxPassed))
-	for err == nil && m != nil {
-		if m.Meta.Part >= h.Data.Meta.Part-1 && stream.FileOf(m.Meta) == stream.FileOf(h.Data.Meta) {
+	file := stream.FileOf(h.Data.Meta)
+	m := h.Data
+	for range maxBetween {
+		if m, err = r.st.DataBefore(ctx, r.cfg.DB, m.Seq); err != nil || m == nil { // nil: trimmed, perhaps
+			return nil, err
+		}
+		if stream.FileOf(m.Meta) == file && m.Meta.Part >= h.Data.Meta.Part-1 {
 			return nil, nil
 		}
-		m, err = r.dataBefore(ctx, m.Seq, h.Data.Seq-min(h.Data.Seq, maxPassed))
 	}
-	return errPart, err
+	return errPart, nil
 }
 
-// dataBefore returns the newest data message of the database in (oldest, before),
-// nil when there is none.
-func (r *runner) dataBefore(ctx context.Context, before, oldest uint64) (*stream.Message, error) {
-	for seq := before - 1; seq > oldest; seq-- {
-		m, err := r.st.Get(ctx, seq)
-		switch {
-		case isHeader(err) || stream.Classify(err) == stream.NotFound:
-		case err != nil:
-			return nil, err
-		case m.Meta.DB == r.cfg.DB:
-			return m, nil
-		}
-	}
-	return nil, nil
-}
-
-// isHeader reports whether err says that a message is not a data message.
-func isHeader(err error) bool {
-	_, ok := errors.AsType[*wire.HeaderError](err)
-	return ok
-}
+// maxBetween is how many messages of others may stand between two parts of a file.
+const maxBetween = 100

@@ -225,7 +225,7 @@ func (w *world) read() *chain {
 	testenv.Until(w.t, patience, "the stream to be read", func() error {
 		c = newChain(w.db)
 		err := c.readAll(w.t.Context(), w.js, wire.DefaultStream)
-		if err != nil && !errors.Is(err, nats.ErrNoResponders) && !errors.Is(err, errDropped) {
+		if passes := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errDropped) || errors.Is(err, jetstream.ErrConsumerNotFound); err != nil && !passes {
 			w.t.Fatal(err)
 		}
 		return err

@@ -58,7 +58,7 @@ var (
 	ErrStale      = errors.New("written under an older claim than the newest")
 	ErrPart       = errors.New("part out of order, or of another file")
 	ErrUnfinished = errors.New("file was never completed")
-	ErrSize       = errors.New("size differs from the headers")
+	ErrSize       = stream.ErrSize
 	ErrHeader     = stream.ErrHeader
 	ErrContent    = ltxfile.ErrDamaged
 )

@@ -98,6 +98,25 @@ func (s *Stream) lastValid(ctx context.Context, subject string, last *rawMessage
 	return nil, fmt.Errorf("the last %d messages on %s are not ours", maxForeign, subject)
 }
 
+// DataBefore returns the newest valid data message of db stored before seq, nil when
+// there is none.
+func (s *Stream) DataBefore(ctx context.Context, db wire.DB, seq uint64) (*Message, error) {
+	for range maxForeign {
+		r, err := s.prev(ctx, db.DataSubject(), seq)
+		if err != nil {
+			return nil, fmt.Errorf("read data of %s before %d: %w", db, seq, err)
+		}
+		if r == nil {
+			return nil, nil
+		}
+		if m, err := r.message(); err == nil {
+			return m, nil
+		}
+		seq = r.Seq
+	}
+	return nil, fmt.Errorf("read data of %s: the last %d are not ours", db, maxForeign)
+}
+
 // LastSeq returns the last sequence on the subjects of db, 0 when there is
 // none.
 func (s *Stream) LastSeq(ctx context.Context, db wire.DB) (uint64, error) {

@@ -12,8 +12,11 @@ import (
 	"github.com/ltxstream/ltxstream/wire"
 )
 
-// ErrHeader says that an LTX file is not the one that the message headers describe.
-var ErrHeader = errors.New("LTX header differs from the message headers")
+// What is wrong with a message that is not damaged in itself.
+var (
+	ErrHeader = errors.New("LTX header differs from the message headers")
+	ErrSize   = errors.New("size differs from the headers")
+)
 
 // Verify reads a whole LTX file: structure, file checksum, header and trailer equal
 // to meta; a full file must hold every page and add up to its checksum. Errors wrap
@@ -33,14 +36,16 @@ func Verify(v *ltxfile.Verifier, r io.Reader, meta wire.Meta) error {
 }
 
 // Check verifies m as far as one message tells: a whole file, or the LTX header or
-// trailer that a first or last part holds. Errors are those of Verify.
+// trailer that a first or last part holds. Errors are those of Verify, and ErrSize.
 func (m *Message) Check() error {
-	meta := m.Meta
+	meta, n := m.Meta, len(m.Data)
 	switch {
+	case n == 0 || meta.Part == 1 && wire.PartCount(meta.Size, n) != meta.Parts || meta.Parts == 1 && int64(n) != meta.Size:
+		return fmt.Errorf("%w: part %d/%d has %d of %d bytes", ErrSize, meta.Part, meta.Parts, n, meta.Size)
 	case meta.Parts == 1:
 		return Verify(new(ltxfile.Verifier), bytes.NewReader(m.Data), meta)
 	case meta.Part == 1:
-		h, err := ltxfile.ParseHeader(m.Data[:min(len(m.Data), ltx.HeaderSize)])
+		h, err := ltxfile.ParseHeader(m.Data[:min(n, ltx.HeaderSize)])
 		if err != nil {
 			return err
 		}
@@ -49,7 +54,7 @@ func (m *Message) Check() error {
 		}
 	case meta.Part == meta.Parts:
 		var t ltx.Trailer
-		if err := t.UnmarshalBinary(m.Data[max(0, len(m.Data)-ltx.TrailerSize):]); err != nil {
+		if err := t.UnmarshalBinary(m.Data[max(0, n-ltx.TrailerSize):]); err != nil {
 			return fmt.Errorf("%w: trailer: %w", ltxfile.ErrDamaged, err)
 		}
 		if t.PostApplyChecksum != meta.Post {
