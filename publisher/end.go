@@ -77,13 +77,17 @@ func (r *runner) ignored(ctx context.Context, h stream.Head) (why, err error) {
 	if why := h.Data.Check(); why != nil || h.Data.Meta.Part == 1 {
 		return why, nil
 	}
-	file := stream.FileOf(h.Data.Meta)
 	m := h.Data
-	for range maxBetween {
-		if m, err = r.st.DataBefore(ctx, r.cfg.DB, m.Seq); err != nil || m == nil { // nil: trimmed, perhaps
+	for n := range maxBetween {
+		if m, err = r.st.DataBefore(ctx, r.cfg.DB, m.Seq); err != nil {
 			return nil, err
 		}
-		if stream.FileOf(m.Meta) == file && m.Meta.Part >= h.Data.Meta.Part-1 {
+		switch {
+		case m == nil && n == 0: // trimmed
+			return nil, nil
+		case m == nil:
+			return errPart, nil
+		case m.Meta.Part >= h.Data.Meta.Part-1 && stream.FileOf(m.Meta) == stream.FileOf(h.Data.Meta):
 			return nil, nil
 		}
 	}
