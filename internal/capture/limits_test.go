@@ -12,6 +12,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/ltxstream/ltxstream/internal/wal"
 	"github.com/ltxstream/ltxstream/testenv/sqlconn"
 )
 
@@ -314,4 +315,33 @@ func FuzzSegment(f *testing.F) {
 			at = got.TXID()
 		}
 	})
+}
+
+// TestOutrun: a comparison in place of reading what is unread pays off only where it
+// reads less than that. It begins at the first frame of the WAL, which a reader may
+// have kept there for hours.
+func TestOutrun(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20 / 4096 // frames, nearly
+	for name, tc := range map[string]struct {
+		read, unread, pages uint32
+		want                bool
+	}{
+		"nothing unread":           {100 * mib, 0, 10, false},
+		"little unread":            {0, 20 * mib, 10, false},
+		"all unread":               {0, 40 * mib, 10, true},
+		"of a large database":      {0, 40 * mib, 30 * mib, false},
+		"behind as much":           {50 * mib, 60 * mib, 10, true},
+		"behind what was read":     {100 * mib, 60 * mib, 10, false},
+		"after many a comparison":  {10_000 * mib, 60 * mib, 10, false},
+		"of a database and behind": {20 * mib, 60 * mib, 30 * mib, false},
+	} {
+		c := Capture{cfg: Config{SoftWALLimit: 128 << 10}}
+		salt := wal.Salt{1}
+		c.held.begin(wal.Chain{PageSize: 4096, Salt: salt, Frame: tc.read})
+		h := wal.Header{PageSize: 4096, Salt: salt, MaxFrame: tc.read + tc.unread, PageCount: tc.pages}
+		if got := c.outrun(h); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
 }

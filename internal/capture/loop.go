@@ -191,13 +191,16 @@ func (c *Capture) stepOnce(ctx context.Context, wanted bool) (read bool, err err
 
 // outrun reports whether the writers are faster than the frames are read: so many
 // are unread, in a WAL that we would restart, that the database has changed
-// several times over. Comparing it is less work then.
+// several times over. Comparing it is less work then, unless most of the WAL was
+// read before, where a reader keeps it from being restarted: a comparison begins at
+// its first frame.
 func (c *Capture) outrun(h wal.Header) bool {
 	if c.cfg.PerTransaction || !c.unread(h) || !c.overLimit(h, forceAt) {
 		return false
 	}
-	unread := int64(h.MaxFrame-c.held.chain.Frame) * int64(c.held.chain.FrameSize())
-	return unread > max(4*holdLimit, 2*int64(h.PageCount)*int64(h.PageSize))
+	frame := int64(c.held.chain.FrameSize())
+	read := int64(c.held.chain.Frame) * frame
+	return int64(h.MaxFrame)*frame-read > max(4*holdLimit, read+2*int64(h.PageCount)*int64(h.PageSize))
 }
 
 // stay keeps the frames that cannot be captured because of err in the WAL, up to a
