@@ -18,42 +18,54 @@ type base struct {
 }
 
 // findBase finds the newest full file of the stream. Where there is none that
-// can be read, and messages are dropped by age, one is asked for. again: a session
-// was held before, so that a newer one is what was asked for, stored by a session
-// that did not get to know it.
-func (r *runner) findBase(ctx context.Context, head stream.Head, again bool) error {
-	b, err := r.baseOf(ctx, head)
+// can be read, and messages are dropped by age, one is asked for. One that is newer
+// than that of the session before is what was asked for: it was stored, and the
+// session did not get to know it.
+func (r *runner) findBase(ctx context.Context, head stream.Head) error {
+	r.keepFor(r.cfg.Retain, r.st.Config().MaxAge)
+	d := head.Data
+	if d != nil && d.Meta.Full && d.Meta.Part < d.Meta.Parts {
+		return nil // it goes on, or another follows
+	}
+	b, err := r.baseOf(ctx, d)
 	if err != nil {
 		return err
 	}
-	b.keep = r.cfg.Retain
-	if age := r.st.Config().MaxAge; age > 0 && (b.keep == 0 || age < b.keep) {
-		b.keep = age
-	}
 	r.mu.Lock()
-	if stored := again && b.seq > r.mu.base.seq; stored {
+	b.keep, b.asked = r.mu.base.keep, r.mu.base.asked
+	if r.based && b.seq > r.mu.base.seq {
+		b.asked = false
 		r.mu.fulls++
 		r.signal()
-	} else {
-		b.asked = r.mu.base.asked
 	}
 	r.mu.base = b
 	r.mu.Unlock()
-	if b.seq == 0 && head.Data != nil && b.keep > 0 {
+	r.based = true
+	if b.seq == 0 && d != nil && b.keep > 0 {
 		r.ask()
 	}
 	return nil
 }
 
-func (r *runner) baseOf(ctx context.Context, head stream.Head) (base, error) {
-	if head.Data == nil {
+// keepFor notes how old a full file becomes in the stream; 0: no limit.
+func (r *runner) keepFor(retain, maxAge time.Duration) {
+	if maxAge > 0 && (retain == 0 || maxAge < retain) {
+		retain = maxAge
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.base.keep = retain
+}
+
+// baseOf returns the full file that d is, or is based on.
+func (r *runner) baseOf(ctx context.Context, d *stream.Message) (base, error) {
+	if d == nil {
 		return base{}, nil
 	}
-	m := head.Data.Meta
-	seq := m.Base
-	if m.Full {
+	seq := d.Meta.Base
+	if d.Meta.Full {
 		var err error
-		if seq, err = r.st.SeqOf(ctx, r.cfg.DB, m.Max); err != nil {
+		if seq, err = r.st.SeqOf(ctx, r.cfg.DB, d.Meta.Max); err != nil {
 			return base{}, ignoreNotFound(err)
 		}
 	}

@@ -74,12 +74,6 @@ func tailOf(h stream.Head) tail {
 	return t
 }
 
-// stale reports whether the newest data was written under an older claim than
-// the one before it: whoever wrote that was fenced, and readers ignore it.
-func stale(h stream.Head) bool {
-	return h.Data != nil && h.Claim != nil && h.ClaimSeq < h.Data.Seq && h.Data.Meta.Epoch < h.Claim.Epoch
-}
-
 // local is what is known of this database.
 type local struct {
 	pos    ltx.Pos // last captured

@@ -117,23 +117,3 @@ func TestTailOf(t *testing.T) {
 		}
 	}
 }
-
-func TestStale(t *testing.T) {
-	t.Parallel()
-	head := func(data, claim, epoch uint64) stream.Head {
-		return stream.Head{Data: &stream.Message{Seq: data, Meta: wire.Meta{Epoch: epoch}}, Claim: &wire.Claim{Epoch: 2}, ClaimSeq: claim}
-	}
-	for name, c := range map[string]struct {
-		head stream.Head
-		want bool
-	}{
-		"nothing":              {stream.Head{}, false},
-		"under the claim":      {head(9, 8, 2), false},
-		"before the claim":     {head(7, 8, 1), false},
-		"older, after a claim": {head(9, 8, 1), true},
-	} {
-		if got := stale(c.head); got != c.want {
-			t.Errorf("%s: %v", name, got)
-		}
-	}
-}

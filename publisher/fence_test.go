@@ -236,8 +236,11 @@ func TestForeignMessages(t *testing.T) {
 			store()
 		}
 	}
-	p.mustStop()
-	p = start(t, cfg)
+	for range 2 { // the second time behind a claim, and nothing else
+		p.mustStop()
+		p = start(t, cfg)
+		p.sync()
+	}
 	w.transfer(1)
 	p.sync()
 	if c := w.check(); c.fulls != 1 || c.replays != 0 {

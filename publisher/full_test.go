@@ -50,24 +50,39 @@ func TestFullOnRequest(t *testing.T) {
 
 // TestFullWithLostAck: a full file that is stored is published, also when its
 // acknowledgement is lost with the connection, and the next one can be asked for.
+// One of which a part is stored is not.
 func TestFullWithLostAck(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	proxy := testenv.Proxy(t, w.node.URL())
-	cfg := w.config()
-	cfg.JS = testenv.JetStream(t, testenv.Connect(t, "nats://"+proxy.Addr(), nats.ReconnectWait(5*time.Millisecond)))
-	r := start(t, cfg)
-	before := r.sync()
-	for range 20 {
-		proxy.CutAfter(faults.Down, 1) // within the answer
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		pos, err := r.Full(ctx)
-		cancel()
-		if err != nil || pos.TXID <= before.TXID {
-			t.Fatalf("%s after %s: %v; status %+v", pos, before, err, r.Status())
-		}
-		before = pos
+	for name, c := range map[string]struct {
+		way    faults.Direction
+		after  int64
+		blob   int
+		rounds int
+	}{
+		"within the answer": {faults.Down, 1, 0, 20},
+		"within the file":   {faults.Up, 3 << 19, 3 << 20, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.blob(c.blob)
+			proxy := testenv.Proxy(t, w.node.URL())
+			cfg := w.config()
+			cfg.JS = testenv.JetStream(t, testenv.Connect(t, "nats://"+proxy.Addr(), nats.ReconnectWait(5*time.Millisecond)))
+			r := start(t, cfg)
+			before := r.sync()
+			for range c.rounds {
+				proxy.CutAfter(c.way, c.after)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				pos, err := r.Full(ctx)
+				cancel()
+				if err != nil || pos.TXID <= before.TXID {
+					t.Fatalf("%s after %s: %v; status %+v", pos, before, err, r.Status())
+				}
+				before = pos
+			}
+			r.sync()
+			w.check()
+		})
 	}
-	r.sync()
-	w.check()
 }

@@ -38,9 +38,8 @@ func (r *runner) join(ctx context.Context) (err error) {
 	if err := r.hold(ctx, head, at, at.TXID < before); err != nil {
 		return err
 	}
-	again := r.begun
 	r.begun, r.obeyed = true, r.obeyed || r.cfg.ForceReseed
-	return r.findBase(ctx, head, again)
+	return r.findBase(ctx, head)
 }
 
 // follow makes the chain of this database go on behind t, and returns the

@@ -30,6 +30,7 @@ type runner struct {
 	known    time.Time // timestamp of the newest file when the run began
 	begun    bool      // a session has begun: the chain provably goes on
 	obeyed   bool      // ForceReseed was
+	based    bool      // a session has found the newest full file, or that there is none
 	seq      uint64    // last sequence on the database's subjects: what the next message expects
 	alone    bool      // nobody else published anything between our last two messages
 	sent     ltx.TXID  // everything up to it was acknowledged, or is spanned by what follows

@@ -256,7 +256,7 @@ func (r *runner) settle(ctx context.Context, m wire.Meta, data []byte, cause err
 	switch d := head.Data; {
 	case head.LastSeq > r.seq && (d == nil || d.Seq <= r.seq):
 		if !passed {
-			r.noteForeign(head.LastSeq)
+			r.noteForeign(head.LastSeq, nil)
 		}
 		r.seq = head.LastSeq
 		return isMoved, nil

@@ -59,3 +59,31 @@ func TestComparisonsBesideCheckpoints(t *testing.T) {
 		t.Errorf("%d comparisons, %d yields: nothing was tried", s.Comparisons, s.Yields)
 	}
 }
+
+// TestFullAskedWhileOneIsAnnounced: who asks for a full file while one that was asked
+// for before is about to be known gets another.
+func TestFullAskedWhileOneIsAnnounced(t *testing.T) {
+	a := newApp(t, sqlconn.Options{}, 1)
+	c, err := Open(t.Context(), Config{Path: a.path, Logger: quiet(t)})
+	must(t, err)
+	defer c.Close()
+	steps := func() {
+		for range 3 {
+			_, err := c.step(t.Context(), true)
+			must(t, err)
+		}
+	}
+	steps()
+	asked := false
+	c.cfg.Crash = func(label string) {
+		if label == "table" && !asked {
+			asked = true
+			c.Full()
+		}
+	}
+	c.Full()
+	steps()
+	if f, _ := c.spool.last(); !asked || !f.Full || f.TXID() != 3 {
+		t.Errorf("asked %t, the last file is %v, full %t", asked, f.TXID(), f.Full)
+	}
+}

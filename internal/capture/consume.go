@@ -98,8 +98,6 @@ func (c *Capture) Acked(txid ltx.TXID) error {
 
 // Full asks for a full file to follow what has been captured.
 func (c *Capture) Full() {
-	c.mu.Lock()
-	c.mu.full = true
-	c.mu.Unlock()
+	c.setFull()
 	poke(c.wake)
 }

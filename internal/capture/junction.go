@@ -171,6 +171,6 @@ func (c *Capture) beginAt(pos ltx.Pos) error {
 	c.table.Reset(c.table.PageSize())
 	c.setPos(pos)
 	c.unsure = true
-	c.setFull(true)
+	c.setFull()
 	return nil
 }

@@ -33,9 +33,11 @@ func (c *Capture) recapture(ctx context.Context) (covered bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	wanted := c.fullWanted()
+	wanted := c.takeFull() // before the file is made: who asks later wants another
 	full := wanted || c.table.PageSize() != size || c.Pos().IsZero() || c.table.Pos() != c.Pos()
-	err = c.captureCompared(ctx, size, full)
+	if err = c.captureCompared(ctx, size, full); err != nil && wanted {
+		c.setFull()
+	}
 	switch {
 	case errors.Is(err, errEmpty):
 		return true, nil
@@ -45,9 +47,6 @@ func (c *Capture) recapture(ctx context.Context) (covered bool, err error) {
 		return false, nil
 	case err != nil:
 		return false, errors.Join(err, c.db.Unpin()) // nobody need wait for us until then
-	}
-	if wanted {
-		c.setFull(false)
 	}
 	return true, nil
 }
@@ -101,10 +100,19 @@ func (c *Capture) commitCompared(res compared, patch *os.File, size uint32, full
 	return c.saveCursor(res.end)
 }
 
-func (c *Capture) setFull(v bool) {
+func (c *Capture) setFull() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.full = v
+	c.mu.full = true
+}
+
+// takeFull reports whether a full file is wanted, and that it is no more.
+func (c *Capture) takeFull() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wanted := c.mu.full
+	c.mu.full = false
+	return wanted
 }
 
 // errOvertaken is returned where the WAL was restarted during a comparison, and

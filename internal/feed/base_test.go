@@ -2,6 +2,7 @@ package feed
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/ltxstream/ltxstream/internal/stream/streamtest"
@@ -125,4 +126,45 @@ func claimOf(t *testing.T, js jetstream.JetStream, seq uint64) *nats.Msg {
 	m.Header.Del(jetstream.ExpectedLastSubjSeqHeader)
 	m.Header.Del(jetstream.ExpectedLastSubjSeqSubjHeader)
 	return &nats.Msg{Subject: m.Subject, Header: m.Header}
+}
+
+// TestStaleEnd: a part of a fenced publisher's file comes late and stays at the end
+// of the stream: parts in the middle are not fenced. Readers find their place, and
+// their base, all the same.
+func TestStaleEnd(t *testing.T) {
+	t.Parallel()
+	js, h, c := start(t)
+	c.Claim(t, js)
+	full := c.Full(t, 20)
+	c.Publish(t, js, full, 0)
+	old := *c
+	old.Pages = slices.Clone(c.Pages)
+	late := old.Messages(old.Step(t, 15), 900)[1]
+	c.Epoch, c.Writer = 2, "writer-2"
+	c.Claim(t, js)
+	again := c.Full(t, 20)
+	c.Publish(t, js, again, 0)
+	one, two := c.Step(t, 1), c.Step(t, 1)
+	c.Publish(t, js, one, 0)
+	c.Publish(t, js, two, 0)
+	h.seek(ltx.Pos{}, 0)
+	for _, f := range []streamtest.File{again, one, two} {
+		h.next(f)
+	}
+	c.Inject(t, js, late)
+	h.disconnect() // up to date, and connects anew
+	behind := newHarness(t, js, func(cfg *Config) { cfg.Durable = "r2" })
+	behind.seek(again.Meta.PostPos(), 0) // its sequence is not known
+	fresh := newHarness(t, js, func(cfg *Config) { cfg.Durable = "r3" })
+	fresh.seek(ltx.Pos{}, 0)
+	fresh.next(again)
+	for _, r := range []*harness{behind, fresh} {
+		r.next(one)
+		r.next(two)
+	}
+	three := c.Step(t, 1)
+	c.Publish(t, js, three, 0)
+	for _, r := range []*harness{h, behind, fresh} {
+		r.next(three)
+	}
 }

@@ -44,10 +44,9 @@ func (f *Feed) baseByScan(ctx context.Context) (uint64, error) {
 	return 0, ErrNoBase
 }
 
-// posByScan is the slow proof before a gap or a fork is declared: messages
-// that somebody else wrote may have led the search by TXID astray. It returns
-// the first sequence of the file at pos or, failing that, of its successor; 0
-// when the stream has neither.
+// posByScan is the slow proof before a gap, a fork or a stream that is behind is
+// declared. It returns the first sequence of the file at pos or, failing that, of
+// its successor; 0 when the stream has neither.
 func (f *Feed) posByScan(ctx context.Context) (uint64, error) {
 	var at, after uint64
 	err := f.scan(ctx, func(m wire.Meta, seq uint64) {

@@ -91,23 +91,30 @@ func (f *Feed) locatePos(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if m == nil {
-		return f.behind(ctx, state)
+	broken := errBehind
+	if m != nil {
+		broken = f.continues(m)
 	}
-	broken := f.continues(m)
 	if broken == nil {
 		return nil
 	}
+	// Messages that somebody else wrote may have led the search by TXID astray.
 	first, err := f.posByScan(ctx)
 	if err != nil {
 		return err
 	}
-	if first == 0 {
-		return broken
+	switch {
+	case first != 0:
+		f.seq = first - 1
+		return nil
+	case m == nil:
+		return f.behind(ctx, state)
 	}
-	f.seq = first - 1
-	return nil
+	return broken
 }
+
+// errBehind says that the stream's newest file is older than the position.
+var errBehind = errors.New("stream is behind")
 
 // anchored reports whether f.seq still names the end of what was dealt with.
 // f.seq may also be a claim or a skipped message after the file at pos: then
@@ -151,7 +158,7 @@ func (f *Feed) continues(m *stream.Message) error {
 // writer of our file wrote it, the stream lost its tail and the writer will
 // send it again: wait. Another writer's history is not ours.
 func (f *Feed) behind(ctx context.Context, state stream.State) error {
-	head, err := f.cfg.Stream.Head(ctx, f.cfg.DB)
+	head, err := f.head(ctx)
 	if err != nil {
 		return err
 	}
@@ -167,10 +174,22 @@ func (f *Feed) behind(ctx context.Context, state stream.State) error {
 	return nil
 }
 
+// head reads the head of the stream, with the newest data that readers take.
+func (f *Feed) head(ctx context.Context) (stream.Head, error) {
+	h, err := f.cfg.Stream.Head(ctx, f.cfg.DB)
+	if err == nil && h.Claim != nil {
+		h.Claim, h.ClaimSeq, err = f.cfg.Stream.ClaimInForce(ctx, f.cfg.DB, h.ClaimSeq+1)
+	}
+	if err == nil {
+		_, err = f.cfg.Stream.PassOver(ctx, f.cfg.DB, &h)
+	}
+	return h, err
+}
+
 // locateBase starts before the newest complete full file: the tail itself, the
 // one its hint names, or the last one found by reading all headers.
 func (f *Feed) locateBase(ctx context.Context) error {
-	head, err := f.cfg.Stream.Head(ctx, f.cfg.DB)
+	head, err := f.head(ctx)
 	if err != nil {
 		return err
 	}
