@@ -97,11 +97,9 @@ func (r *runner) publish(ctx context.Context, f capture.File) error {
 func (r *runner) metaOf(f capture.File) wire.Meta {
 	m := wire.MetaOf(f.Header, f.Trailer, f.Size)
 	m.DB, m.Writer, m.Epoch, m.Full = r.cfg.DB, r.c.Writer(), r.claim.Epoch, f.Full || m.Full
-	if !m.Full {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		m.Base = r.mu.base.seq
-	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m.Base = r.mu.base.seq // of a full file: the one before, for who finds this one damaged or half there
 	return m
 }
 

@@ -79,6 +79,25 @@ func TestDamagedBaseFallsBackToAnOlderOne(t *testing.T) {
 	isGap(t, h.fails(), 2, 3)
 }
 
+// TestDamagedBaseIsReadOnce: it is not read again and again while there is no other.
+func TestDamagedBaseIsReadOnce(t *testing.T) {
+	t.Parallel()
+	js, h, c := start(t)
+	m := c.Messages(c.Full(t, 10), 1<<20)[0]
+	m.Data = flip(m.Data, 300)
+	c.Base = c.Inject(t, js, m)
+	c.Publish(t, js, c.Step(t, 1), 0)
+	h.seek(ltx.Pos{}, 0)
+	if err := h.fails(); !errors.Is(err, ErrNoBase) {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := h.Seek(t.Context(), ltx.Pos{}, 0); !errors.Is(err, ErrNoBase) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestStaleBase: a full file that a fenced publisher wrote, or that somebody sent
 // again, is no base, wherever the search for one meets it.
 func TestStaleBase(t *testing.T) {

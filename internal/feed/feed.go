@@ -92,6 +92,7 @@ type Feed struct {
 	oldest   bool            // a zero position begins at the oldest file (Config.Oldest)
 	located  bool            // seq was compared with the stream since the last connect
 	badBases map[uint64]bool // full files that turned out to be damaged, by their first sequence
+	created  time.Time       // of the stream that holds them
 	noBaseAt time.Time       // when a scan for a full file found none
 
 	con    *connection

@@ -189,6 +189,9 @@ func (f *Feed) head(ctx context.Context) (stream.Head, error) {
 // locateBase starts before the newest complete full file: the tail itself, the
 // one its hint names, or the last one found by reading all headers.
 func (f *Feed) locateBase(ctx context.Context) error {
+	if err := f.dropBadBases(ctx); err != nil {
+		return err
+	}
 	head, err := f.head(ctx)
 	if err != nil {
 		return err
@@ -203,14 +206,21 @@ func (f *Feed) locateBase(ctx context.Context) error {
 	if err == nil && first == 0 {
 		first, err = f.baseByScan(ctx)
 	}
-	if errors.Is(err, ErrNoBase) {
-		clear(f.badBases) // they may be of a stream that is gone
-	}
 	if err != nil {
 		return err
 	}
 	f.seq = first - 1
 	return nil
+}
+
+// dropBadBases forgets those of a stream that is gone.
+func (f *Feed) dropBadBases(ctx context.Context) error {
+	state, err := f.cfg.Stream.State(ctx)
+	if err == nil && !state.Created.Equal(f.created) {
+		f.created = state.Created
+		clear(f.badBases)
+	}
+	return err
 }
 
 // oldestBase returns the sequence of the stream's first file, if it is wanted
