@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/superfly/ltx"
@@ -138,4 +139,38 @@ func TestForeignStreamIsRefused(t *testing.T) {
 	if n := dest.puts.Load() - before; n != 0 {
 		t.Errorf("%d files written", n)
 	}
+}
+
+// TestStreamBeginsAnew: while the archiver runs, the stream is made anew by somebody
+// who counts from 1. Full files are not asked for again and again that all lie before
+// the archive's end; it says so, and goes on once the numbers are beyond.
+func TestStreamBeginsAnew(t *testing.T) {
+	t.Parallel()
+	js := streamtest.Connect(t, newServer(t))
+	old := newSource(t, js, "app", 7)
+	dest := newTarget()
+	cfg := quickly(t, js, dest)
+	var asked atomic.Int64
+	cfg.AskFull = func(context.Context, wire.DB) error { asked.Add(1); return nil }
+	a, _ := start(t, cfg)
+	old.publish(t, 10)
+	reached(t, dest, "app", 10)
+	before := asked.Load()
+	if err := js.DeleteStream(t.Context(), wire.DefaultStream); err != nil {
+		t.Fatal(err)
+	}
+	other := newSource(t, js, "app", 8)
+	other.Writer = "another"
+	other.publish(t, 5)
+	streamtest.Eventually(t, "an error that says so", func() bool {
+		s := a.Status()
+		return len(s) == 1 && strings.Contains(s[0].Error, "another history")
+	})
+	if n := asked.Load() - before; n != 0 {
+		t.Errorf("asked for %d full files", n)
+	}
+	other.publish(t, 8)
+	other.publishFull(t)
+	reached(t, dest, "app", 14)
+	other.check(t, dest, 14)
 }

@@ -283,15 +283,29 @@ func (l *lane) seekBase(ctx context.Context) error {
 	if err == nil {
 		err = l.feed.SeekBase(ctx, l.pos.TXID)
 	}
+	if errors.Is(err, feed.ErrNoBase) {
+		err = l.askBehind(ctx, err)
+	}
 	if err != nil {
-		if errors.Is(err, feed.ErrNoBase) {
-			l.ask(ctx)
-		}
 		return fmt.Errorf("look for a full file: %w", err)
 	}
 	l.broken, l.sought = false, true
 	l.setState(StateArchiving)
 	return nil
+}
+
+// askBehind asks for a full file, unless even the next one would not lie behind the
+// archive's end: then the stream began anew.
+func (l *lane) askBehind(ctx context.Context, cause error) error {
+	head, err := l.feed.Head(ctx)
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	if head.Data != nil && head.Data.Meta.Max < l.pos.TXID {
+		return fmt.Errorf("archive ends at TXID %s, the stream at %s: %w", l.pos.TXID, head.Data.Meta.Max, errForeign)
+	}
+	l.ask(ctx)
+	return cause
 }
 
 // ask asks the publisher for a full file, now and then.
