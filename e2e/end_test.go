@@ -3,7 +3,6 @@ package e2e
 import (
 	"os"
 	"testing"
-	"time"
 
 	"github.com/ltxstream/ltxstream/publisher"
 	"github.com/ltxstream/ltxstream/testenv"
@@ -56,7 +55,7 @@ func TestEndThatIsNoFile(t *testing.T) {
 				p, _ = publish(t, js, appDB, f.primary)
 				syncWithin(t, patience, p)
 				transfers(t, teller, 5)
-				equalAt(t, settleWithin(t, 20*time.Second, p, s), f.primary, f.replica)
+				equalAt(t, settle(t, p, s), f.primary, f.replica)
 				if p.Status().Foreign == 0 {
 					t.Error("it was not counted")
 				}

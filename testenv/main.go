@@ -1,8 +1,11 @@
 package testenv
 
 import (
+	"fmt"
 	"maps"
+	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -17,7 +20,25 @@ import (
 // the package when goroutines are left. jobs are a package's own jobs for child.Start. It does not return.
 func Main(m *testing.M, jobs ...child.Jobs) {
 	Dispatch(jobs...)
-	goleak.VerifyTestMain(m)
+	code := m.Run()
+	if code == 0 {
+		if err := leaked(); err != nil {
+			fmt.Fprintf(os.Stderr, "goroutines are left: %v\n", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// leaked waits for goroutines to end; goleak by itself gives up after two seconds.
+func leaked() error {
+	deadline := time.Now().Add(patience)
+	for {
+		err := goleak.Find()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // Dispatch does the job in a child process and exits; in any other process it returns at once. It is for programs that are not

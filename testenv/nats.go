@@ -2,6 +2,8 @@ package testenv
 
 import (
 	"context"
+	"errors"
+	"net"
 	"testing"
 	"time"
 
@@ -151,12 +153,27 @@ func stopAtEnd(t testing.TB, stop func(context.Context) error) {
 func Connect(t testing.TB, url string, opts ...nats.Option) *nats.Conn {
 	t.Helper()
 	all := append([]nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(50 * time.Millisecond), nats.ReconnectBufSize(-1)}, opts...)
-	nc, err := nats.Connect(url, all...)
+	nc, err := dial(url, all)
 	if err != nil {
 		t.Fatalf("connect to %s: %v", url, err)
 	}
 	t.Cleanup(nc.Close)
 	return nc
+}
+
+// dial asks a server again that took longer for its first words than nats.go waits. (A longer nats.Timeout would hold for
+// reconnections too, and keep them in a connection that is silent.)
+func dial(url string, opts []nats.Option) (*nats.Conn, error) {
+	for deadline := time.Now().Add(patience); ; {
+		nc, err := nats.Connect(url, opts...)
+		slow := errors.Is(err, nats.ErrTimeout)
+		if e, ok := errors.AsType[net.Error](err); ok {
+			slow = slow || e.Timeout()
+		}
+		if !slow || time.Now().After(deadline) {
+			return nc, err
+		}
+	}
 }
 
 // JetStream returns the connection's JetStream.

@@ -31,7 +31,7 @@ func TestNodeRestartsUnderAConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Restart(func(c *Config) { c.SyncAlways = false })
-	Until(t, 10*time.Second, "the message after the restart", func() error {
+	Until(t, patience, "the message after the restart", func() error {
 		st, err := js.Stream(t.Context(), "S")
 		if err == nil && st.CachedInfo().State.Msgs != 1 {
 			err = errors.New("it is gone")
@@ -67,7 +67,7 @@ func TestProxyInFrontOfNATS(t *testing.T) {
 		t.Errorf("rtt %s, %v", rtt, err)
 	}
 	p.Cut()
-	Until(t, 10*time.Second, "the disconnection", func() error {
+	Until(t, patience, "the disconnection", func() error {
 		if nc.IsConnected() {
 			return errors.New("connected")
 		}
@@ -76,7 +76,7 @@ func TestProxyInFrontOfNATS(t *testing.T) {
 	if err := p.Restore(); err != nil {
 		t.Fatal(err)
 	}
-	Until(t, 10*time.Second, "the connection", func() error {
+	Until(t, patience, "the connection", func() error {
 		if !nc.IsConnected() {
 			return errors.New("disconnected")
 		}

@@ -244,7 +244,9 @@ const appRows = 400
 
 func newApp(t testing.TB, o sqlconn.Options, seed uint64) *app {
 	t.Helper()
-	o.BusyTimeout = 10 * time.Second
+	if o.BusyTimeout == 0 {
+		o.BusyTimeout = 10 * time.Second
+	}
 	if o.Journal == "" {
 		o.Journal = "wal"
 	}
@@ -298,6 +300,28 @@ func (a *app) checkpoint(mode string) sqlconn.CheckpointResult {
 		a.t.Fatal(err)
 	}
 	return res
+}
+
+// What locks of ours keep waiting takes longer than stuck, to the end of patientApp's
+// busy timeout; a slow machine does not.
+const stuck = 30 * time.Second
+
+var patientApp = sqlconn.Options{BusyTimeout: 2 * stuck}
+
+// truncate empties the WAL. Where that meets another checkpoint, which may be ours, it
+// is busy at once, and tried again.
+func (a *app) truncate() {
+	a.t.Helper()
+	start := time.Now()
+	for a.checkpoint("TRUNCATE").Busy {
+		if time.Since(start) > stuck {
+			a.t.Fatalf("no checkpoint within %s", time.Since(start))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if took := time.Since(start); took > stuck {
+		a.t.Errorf("a checkpoint took %s", took)
+	}
 }
 
 // await waits for a condition.

@@ -14,7 +14,7 @@ import (
 // Checkpoints of the application succeed with us as they do without, and no
 // statement waits for us.
 func TestCheckpointsOfTheApplication(t *testing.T) {
-	for _, timeout := range []time.Duration{0, 10 * time.Second} {
+	for _, timeout := range []time.Duration{0, 2 * stuck} {
 		t.Run(fmt.Sprint("busy timeout ", timeout), func(t *testing.T) {
 			work := func(path string) writerReport {
 				o := sqlconn.Options{Journal: "wal", BusyTimeout: max(timeout, time.Nanosecond)}
@@ -41,7 +41,7 @@ func TestCheckpointsOfTheApplication(t *testing.T) {
 			if with.Busy > alone.Busy+allowed {
 				t.Errorf("%d of %d checkpoints were busy, %d without a capture", with.Busy, with.Checkpoints, alone.Busy)
 			}
-			if with.Slowest > alone.Slowest+2*time.Second { // a stall by the pin lasts for the busy timeout
+			if with.Slowest > alone.Slowest+stuck { // a stall by the pin lasts for the busy timeout
 				t.Errorf("the slowest statement took %s, %s without a capture", with.Slowest, alone.Slowest)
 			}
 			if with.Refused > with.Done/20 {
@@ -54,23 +54,13 @@ func TestCheckpointsOfTheApplication(t *testing.T) {
 // An idle database can be checkpointed at once, unless that meets the instant in
 // which we empty its WAL; and then soon.
 func TestCheckpointOfIdleDatabase(t *testing.T) {
-	a := newApp(t, sqlconn.Options{}, 1)
+	a := newApp(t, patientApp, 1)
 	r := run(t, Config{Path: a.path}, &shadow{})
 	r.settle()
 	for range 20 {
 		a.update(1)
 		r.settle()
-		start := time.Now()
-		busy := 0
-		for a.checkpoint("TRUNCATE").Busy { // at once: SQLite waits for readers, not for another checkpoint
-			if busy++; busy > 5 {
-				t.Fatalf("%d checkpoints of an idle database were busy", busy)
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-		if took := time.Since(start); took > 5*time.Second { // a pin that does not yield costs all of the busy timeout, 10 s
-			t.Errorf("a checkpoint took %s", took)
-		}
+		a.truncate()
 	}
 	if s := r.c.Stats(); s.Comparisons > 3 {
 		t.Errorf("%d comparisons", s.Comparisons)
@@ -79,20 +69,16 @@ func TestCheckpointOfIdleDatabase(t *testing.T) {
 
 // A comparison lets a checkpointer pass.
 func TestCheckpointDuringComparison(t *testing.T) {
-	a := newApp(t, sqlconn.Options{}, 1)
+	a := newApp(t, patientApp, 1)
 	a.exec("CREATE TABLE b (x BLOB)")
 	a.exec("INSERT INTO b VALUES (randomblob(12000000))")
-	r := run(t, Config{Path: a.path, Crash: func(label string) {
-		if label == "compare" {
-			time.Sleep(60 * time.Millisecond) // a large database
-		}
-	}}, &shadow{})
+	s := newSlowStep("compare", 60*time.Millisecond) // a large database
+	r := run(t, Config{Path: a.path, Crash: s.crash}, &shadow{})
 	for range 5 {
 		a.update(3)
-		start := time.Now()
-		if res := a.checkpoint("TRUNCATE"); res.Busy || time.Since(start) > time.Second {
-			t.Errorf("%+v after %s", res, time.Since(start))
-		}
+		s.begin()
+		a.truncate()
+		s.end()
 	}
 	r.settle()
 	r.equal(a.path)
@@ -120,47 +106,65 @@ func TestCheckpointDuringLargeTransaction(t *testing.T) {
 	checkpointDuring(t, "take", Config{PerTransaction: true})
 }
 
-// checkpointDuring has a TRUNCATE checkpoint wait while something that takes 3
-// seconds or more is at a step.
+// A slowStep makes a step slow that is taken for each MiB of 12. Until end it takes
+// longer than stuck; ended, it takes no time.
+type slowStep struct {
+	label  string
+	short  time.Duration // once or twice, of which a checkpoint that is let through waits for one
+	slow   atomic.Bool
+	taken  atomic.Int32
+	during chan struct{} // has a value once it was taken
+}
+
+func newSlowStep(label string, short time.Duration) *slowStep {
+	return &slowStep{label: label, short: short, during: make(chan struct{}, 1)}
+}
+
+func (s *slowStep) begin() { s.taken.Store(0); s.slow.Store(true) }
+func (s *slowStep) end()   { s.slow.Store(false) }
+
+func (s *slowStep) crash(label string) {
+	if label != s.label || !s.slow.Load() {
+		return
+	}
+	select {
+	case s.during <- struct{}{}:
+	default:
+	}
+	span := s.short
+	if s.taken.Add(1) > 4 {
+		span = stuck / 5
+	}
+	for end := time.Now().Add(span); s.slow.Load() && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// checkpointDuring has a TRUNCATE checkpoint wait while something that takes longer
+// than stuck is at a step.
 func checkpointDuring(t *testing.T, step string, cfg Config) {
 	t.Helper()
-	a := newApp(t, sqlconn.Options{AutoCheckpoint: -1}, 1)
+	a := newApp(t, sqlconn.Options{AutoCheckpoint: -1, BusyTimeout: 2 * stuck}, 1)
 	a.exec("CREATE TABLE b (x BLOB)")
-	var slow atomic.Bool
-	began := make(chan struct{}, 1)
-	cfg.Path = a.path
-	cfg.Crash = func(label string) {
-		if label == step && slow.Load() {
-			select {
-			case began <- struct{}{}:
-			default:
-			}
-			time.Sleep(300 * time.Millisecond) // for each MiB
-		}
-	}
+	s := newSlowStep(step, 300*time.Millisecond)
+	cfg.Path, cfg.Crash = a.path, s.crash
 	fill := func() {
 		a.exec("INSERT INTO b VALUES (randomblob(12000000))")
 	}
 	compared := step == "overlay" || step == "write"
 	if compared {
 		fill()
-		slow.Store(true)
+		s.begin()
 	}
 	r := run(t, cfg, &shadow{})
 	if !compared {
 		r.settle()
-		slow.Store(true)
+		s.begin()
 		fill() // faster than it is read
 	}
-	<-began
-	start := time.Now()
-	for a.checkpoint("TRUNCATE").Busy { // at once: another checkpoint ends
-		time.Sleep(10 * time.Millisecond)
-	}
-	if took := time.Since(start); took > 2*time.Second {
-		t.Errorf("a checkpoint took %s", took)
-	}
-	slow.Store(false)
+	<-s.during
+	a.truncate()
+	s.end()
 	r.settle()
 	r.equal(a.path)
 }

@@ -115,8 +115,8 @@ func TestWALRestartedBeforeItWasRead(t *testing.T) {
 	s.a.update(10)
 	s.restart(200)
 	s.ends(1)
-	if !s.c.pinWanted() {
-		t.Error("the pin is not wanted")
+	if care := s.c.care; !care.wantsPin(care.since) {
+		t.Errorf("the pin was not wanted: %+v", care)
 	}
 	s.awaitUnpinned()
 }

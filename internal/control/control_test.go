@@ -112,13 +112,30 @@ func texts(raw []json.RawMessage) []string {
 
 const patience = time.Minute
 
+// patiently asks again with a longer stall where answers are missing: on a slow
+// machine they come one long after the other.
+func patiently(t *testing.T, nc *nats.Conn, ask func(control.Client) error) {
+	t.Helper()
+	c := control.Client{NC: nc, Stall: control.DefaultStall}
+	for {
+		err := ask(c)
+		if err == nil {
+			return
+		}
+		if c.Stall *= 3; c.Stall > 15*time.Second {
+			t.Error(err)
+			return
+		}
+	}
+}
+
 func TestStatus(t *testing.T) {
 	s := serve(t)
 	publish(t, s, config, publication("app", 1, nil), publication("crm", 2, nil))
 	publish(t, s, config, publication("app", 3, nil))
 	subscribe(t, s, config, replica("app", "r1", 1), replica("app", "r2", 1))
 	subscribe(t, s, config, replica("app", "r3", 1))
-	c := control.Client{NC: dial(t, s)}
+	nc := dial(t, s)
 
 	tests := []struct {
 		side control.Side
@@ -132,10 +149,13 @@ func TestStatus(t *testing.T) {
 		{control.Subscribers, "", []string{`{"db":"app","id":"r1"}`, `{"db":"app","id":"r2"}`, `{"db":"app","id":"r3"}`}},
 	}
 	for _, tt := range tests {
-		raw, err := c.Status(t.Context(), tt.side, tt.db, patience)
-		if err != nil || !slices.Equal(texts(raw), tt.want) {
-			t.Errorf("%s %q: %v, %v", tt.side, tt.db, texts(raw), err)
-		}
+		patiently(t, nc, func(c control.Client) error {
+			raw, err := c.Status(t.Context(), tt.side, tt.db, patience)
+			if err != nil || !slices.Equal(texts(raw), tt.want) {
+				return fmt.Errorf("%s %q: %v, %v", tt.side, tt.db, texts(raw), err)
+			}
+			return nil
+		})
 	}
 }
 
@@ -178,13 +198,20 @@ func TestSync(t *testing.T) {
 	publish(t, s, config, publication("app", 1, errFenced))
 	c := control.Client{NC: dial(t, s)}
 
-	got, err := c.Sync(t.Context(), "app", patience)
-	if err != nil || got.TXID != 9 || got.DB != "app" || got.Checksum != ltx.ChecksumFlag|7 {
-		t.Errorf("sync: %+v, %v", got, err)
-	}
-	if got, err = c.Full(t.Context(), "app", patience); err != nil || got.TXID != 10 {
-		t.Errorf("full: %+v, %v", got, err)
-	}
+	patiently(t, c.NC, func(c control.Client) error {
+		got, err := c.Sync(t.Context(), "app", patience)
+		if err != nil || got.TXID != 9 || got.DB != "app" || got.Checksum != ltx.ChecksumFlag|7 {
+			return fmt.Errorf("sync: %+v, %v", got, err)
+		}
+		return nil
+	})
+	patiently(t, c.NC, func(c control.Client) error {
+		got, err := c.Full(t.Context(), "app", patience)
+		if err != nil || got.TXID != 10 {
+			return fmt.Errorf("full: %+v, %v", got, err)
+		}
+		return nil
+	})
 	for db, kind := range map[wire.DB]control.Kind{"old": control.KindFenced, "bad": control.KindError} {
 		_, err := c.Sync(t.Context(), db, patience)
 		if e, ok := errors.AsType[*control.RemoteError](err); !ok || e.Kind != kind || e.DB != db {
@@ -219,19 +246,25 @@ func TestWait(t *testing.T) {
 	subscribe(t, s, config, replica("app", "r3", 9))
 	c := control.Client{NC: dial(t, s)}
 
-	all, err := c.Wait(t.Context(), "app", "", 5, patience)
-	if err != nil || len(all) != 3 {
-		t.Errorf("wait on all: %v, %v", all, err)
-	}
+	patiently(t, c.NC, func(c control.Client) error {
+		all, err := c.Wait(t.Context(), "app", "", 5, patience)
+		if err != nil || len(all) != 3 {
+			return fmt.Errorf("wait on all: %v, %v", all, err)
+		}
+		return nil
+	})
 	one, err := c.Wait(t.Context(), "app", "r2", 9, patience)
 	if err != nil || len(one) != 1 || one[0].ID != "r2" || one[0].TXID != 9 {
 		t.Errorf("wait on r2: %v, %v", one, err)
 	}
-	some, err := c.Wait(t.Context(), "app", "", 9, 300*time.Millisecond)
-	e, ok := errors.AsType[*control.RemoteError](err)
-	if !ok || e.Kind != control.KindTimeout || e.ID != "r1" || len(some) != 2 {
-		t.Errorf("wait for a lagging replica: %v, %v", some, err)
-	}
+	patiently(t, c.NC, func(c control.Client) error {
+		some, err := c.Wait(t.Context(), "app", "", 9, 2*c.Stall)
+		e, ok := errors.AsType[*control.RemoteError](err)
+		if !ok || e.Kind != control.KindTimeout || e.ID != "r1" || len(some) != 2 {
+			return fmt.Errorf("wait for a lagging replica: %v, %v", some, err)
+		}
+		return nil
+	})
 }
 
 // Waiting requests must not keep the service from answering others.
@@ -307,10 +340,13 @@ func TestSilence(t *testing.T) {
 	if err := mute.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	_, err = control.Client{NC: dial(t, s)}.Sync(t.Context(), "app", 50*time.Millisecond)
-	if e, ok := errors.AsType[*control.SilenceError](err); !ok || e.ID != "p1" {
-		t.Errorf("error %v, want a SilenceError", err)
-	}
+	patiently(t, dial(t, s), func(c control.Client) error {
+		_, err := c.Sync(t.Context(), "app", c.Stall/3)
+		if e, ok := errors.AsType[*control.SilenceError](err); !ok || e.ID != "p1" {
+			return fmt.Errorf("error %v, want a SilenceError", err)
+		}
+		return nil
+	})
 }
 
 func TestMicroProtocol(t *testing.T) {

@@ -21,6 +21,9 @@ import (
 // its exit code and its signals are those of a whole process.
 const execEnv = "LTX_TEST_EXEC"
 
+// graceEnv is how long its command may take to end.
+const graceEnv = "LTX_TEST_EXEC_GRACE"
+
 // runExec is that daemon. Its standard input is where tests say "ready" and "fail".
 func runExec(ctx context.Context, _ []string, stdin io.Reader, _, stderr io.Writer) int {
 	said := make(chan string, 8)
@@ -36,8 +39,12 @@ func runExec(ctx context.Context, _ []string, stdin io.Reader, _, stderr io.Writ
 			close(map[string]chan struct{}{"ready": ready, "fail": fail}[word])
 		}
 	}()
-	err := Exec(ctx, ExecConfig{
-		Command: os.Getenv(execEnv), Logger: slog.New(slog.DiscardHandler), Grace: 200 * time.Millisecond,
+	grace, err := time.ParseDuration(os.Getenv(graceEnv))
+	if err != nil {
+		return Report(stderr, "daemon", err)
+	}
+	err = Exec(ctx, ExecConfig{
+		Command: os.Getenv(execEnv), Logger: slog.New(slog.DiscardHandler), Grace: grace,
 		Serve: func(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
@@ -70,9 +77,15 @@ type execDaemon struct {
 
 func startExec(t *testing.T, command string) *execDaemon {
 	t.Helper()
+	return startExecWithin(t, command, 30*time.Second)
+}
+
+// startExecWithin gives the command so long to end.
+func startExecWithin(t *testing.T, command string, grace time.Duration) *execDaemon {
+	t.Helper()
 	d := &execDaemon{t: t, dir: t.TempDir(), cmd: exec.Command(os.Args[0], "-test.run=^$")}
 	d.cmd.Dir = d.dir
-	d.cmd.Env = append(os.Environ(), execEnv+"="+command, "GORACE=atexit_sleep_ms=0")
+	d.cmd.Env = append(os.Environ(), execEnv+"="+command, graceEnv+"="+grace.String(), "GORACE=atexit_sleep_ms=0")
 	d.cmd.Stderr = &d.errs
 	var err error
 	if d.stdin, err = d.cmd.StdinPipe(); err == nil {
@@ -109,7 +122,7 @@ func (d *execDaemon) file(name string) string {
 // ends waits for the end and checks the exit code.
 func (d *execDaemon) ends(code int) {
 	d.t.Helper()
-	timeout := time.AfterFunc(20*time.Second, func() { _ = d.cmd.Process.Kill() })
+	timeout := time.AfterFunc(time.Minute, func() { _ = d.cmd.Process.Kill() })
 	defer timeout.Stop()
 	_ = d.cmd.Wait()
 	if got := d.cmd.ProcessState.ExitCode(); got != code {
@@ -200,7 +213,7 @@ func TestExecIsNotOrphaned(t *testing.T) {
 	}
 	gone(t, pid)
 
-	failed := startExec(t, deaf)
+	failed := startExecWithin(t, deaf, 200*time.Millisecond)
 	failed.say("ready")
 	pid = failed.file("pid")
 	failed.say("fail")

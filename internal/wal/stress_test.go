@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -29,15 +30,15 @@ func TestStress(t *testing.T) {
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		defer cancel()
-		var restarts int
+		var restarts atomic.Int64
 		var fault error
-		wg.Go(func() { restarts, fault = pinBackfillRestart(ctx, d, rand.New(rand.NewPCG(seed, 1))) })
+		wg.Go(func() { fault = pinBackfillRestart(ctx, d, rand.New(rand.NewPCG(seed, 1)), &restarts) })
 
 		reader := startForeign(t, "python", path)
 		f.exec("PRAGMA busy_timeout=5000")
 		start := time.Now()
 		n := 0
-		for ; time.Since(start) < 4*time.Second; n++ {
+		for ; time.Since(start) < 4*time.Second || restarts.Load() == 0 && time.Since(start) < time.Minute; n++ {
 			f = stressStep(t, r, kind, path, f, model)
 			if n%40 == 0 {
 				reader.intact()
@@ -58,8 +59,8 @@ func TestStress(t *testing.T) {
 			t.Fatalf("%+v", res)
 		}
 		checkFileAlone(t, path, f)
-		t.Logf("page size %d: %d steps, %d restarts of ours", size, n, restarts)
-		if restarts == 0 {
+		t.Logf("page size %d: %d steps, %d restarts of ours", size, n, restarts.Load())
+		if restarts.Load() == 0 {
 			t.Error("no restart came through")
 		}
 	})
@@ -118,21 +119,21 @@ func stressStep(t *testing.T, r *rand.Rand, kind, path string, f *foreign, model
 }
 
 // pinBackfillRestart does what a capture does, without pause, until ctx ends.
-func pinBackfillRestart(ctx context.Context, d *DB, r *rand.Rand) (restarts int, err error) {
+func pinBackfillRestart(ctx context.Context, d *DB, r *rand.Rand, restarts *atomic.Int64) error {
 	for ctx.Err() == nil {
 		if err := d.Pin(); err != nil && !errors.Is(err, ErrBusy) {
-			return restarts, err
+			return err
 		}
 		done, err := tryRestart(ctx, d)
 		if err != nil && ctx.Err() == nil {
-			return restarts, err
+			return err
 		}
 		if done {
-			restarts++
+			restarts.Add(1)
 		}
 		if r.IntN(4) == 0 {
 			if err := d.Unpin(); err != nil {
-				return restarts, err
+				return err
 			}
 		}
 		select {
@@ -140,7 +141,7 @@ func pinBackfillRestart(ctx context.Context, d *DB, r *rand.Rand) (restarts int,
 		case <-time.After(time.Duration(r.IntN(3000)) * time.Microsecond):
 		}
 	}
-	return restarts, nil
+	return nil
 }
 
 // tryRestart backfills, and restarts where nobody is in the way.

@@ -7,11 +7,11 @@ import (
 )
 
 // foreignScript runs a program that does not look at its standard input, and signals it when that ends, be it that
-// this process died; ten seconds later it is killed.
+// this process died; a minute later it is killed.
 const foreignScript = `exec 3<&0
 signal=$1; shift
 "$@" </dev/null 3<&- & program=$!
-(read -r _; kill -$signal $program; for i in 0 1 2 3 4 5 6 7 8 9; do kill -0 $program || exit; sleep 1; done; kill -9 $program) <&3 >/dev/null 2>&1 &
+(read -r _; kill -$signal $program; i=0; while [ $i -lt 60 ]; do kill -0 $program || exit; sleep 1; i=$((i+1)); done; kill -9 $program) <&3 >/dev/null 2>&1 &
 exec 3<&-
 wait $program`
 

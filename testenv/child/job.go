@@ -18,7 +18,7 @@ const (
 	envSpec = "LTXSTREAM_TESTENV_SPEC"
 
 	// grace is how long a job may go on after it was asked to end.
-	grace = 5 * time.Second
+	grace = time.Minute
 )
 
 // Job is what a child process does. It returns soon after ctx ends: its parent asked for that, or is gone.

@@ -95,7 +95,7 @@ func TestReadersFindViolations(t *testing.T) {
 	each(t, func(t *testing.T, r Runtime) {
 		for what, damage := range map[string]string{
 			"invariant": "UPDATE account SET balance = balance + 1 WHERE id = 1",
-			"backwards": "UPDATE ledger SET seq = 0, touched = 0; UPDATE account SET touched = 0; DELETE FROM transfer",
+			"backwards": "BEGIN IMMEDIATE; UPDATE ledger SET seq = 0, touched = 0; UPDATE account SET touched = 0; DELETE FROM transfer; COMMIT",
 			"busy":      "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=DELETE; BEGIN EXCLUSIVE",
 			"error":     "DROP TABLE account",
 		} {

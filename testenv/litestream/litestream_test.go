@@ -36,7 +36,7 @@ func TestRoundTrip(t *testing.T) {
 			if _, err := db.ExecContext(t.Context(), "CREATE TABLE t AS SELECT 42 AS a"); err != nil {
 				t.Fatal(err)
 			}
-			testenv.Until(t, 30*time.Second, "the transaction to be restored", func() error {
+			testenv.Until(t, time.Minute, "the transaction to be restored", func() error {
 				out := filepath.Join(t.TempDir(), "out.db")
 				if _, err := v.Run(t, nil, "restore", "-o", out, "file://"+archive); err != nil {
 					return err

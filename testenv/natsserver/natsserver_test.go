@@ -16,7 +16,7 @@ import (
 
 func connect(t *testing.T, url string, opts ...nats.Option) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	nc, err := nats.Connect(url, append(opts, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))...)
+	nc, err := nats.Connect(url, append(opts, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.Timeout(time.Minute))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,8 +39,9 @@ func ended(t *testing.T, stop func(context.Context) error) {
 func publish(t *testing.T, js jetstream.JetStream, n int) {
 	t.Helper()
 	for range n {
+		id := jetstream.WithMsgID(nats.NewInbox()) // sent twice, it is stored once
 		err := retry(soon(t), func(ctx context.Context) error {
-			_, err := js.Publish(ctx, "x", []byte("y"))
+			_, err := js.Publish(ctx, "x", []byte("y"), id)
 			return err
 		})
 		if err != nil {
@@ -66,7 +67,10 @@ func messages(t *testing.T, js jetstream.JetStream) (n uint64) {
 
 func createStream(t *testing.T, js jetstream.JetStream, replicas int) {
 	t.Helper()
-	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"x"}, Replicas: replicas})
+	err := retry(soon(t), func(ctx context.Context) error {
+		_, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: "S", Subjects: []string{"x"}, Replicas: replicas})
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,9 +228,7 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			cl, err := c.start(ctx, t.TempDir(), Config{})
+			cl, err := c.start(soon(t), t.TempDir(), Config{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -234,21 +236,21 @@ func TestClusterSurvivesItsLeader(t *testing.T) {
 			_, js := connect(t, cl.URL())
 			createStream(t, js, 3)
 			publish(t, js, 20)
-			lost, err := c.lose(cl, ctx, "S")
+			lost, err := c.lose(cl, soon(t), "S")
 			if err != nil || lost.Running() {
 				t.Fatal(err)
 			}
 			began := time.Now()
 			publish(t, js, 1)
 			t.Logf("publish gap %s", time.Since(began).Round(time.Millisecond))
-			next, err := cl.Leader(ctx, "S")
+			next, err := cl.Leader(soon(t), "S")
 			if err != nil || next == lost {
 				t.Fatalf("the leader is still the lost node: %v", err)
 			}
-			if err := lost.Restart(ctx); err != nil {
+			if err := lost.Restart(soon(t)); err != nil {
 				t.Fatal(err)
 			}
-			if err := cl.WaitCurrent(ctx, "S"); err != nil {
+			if err := cl.WaitCurrent(soon(t), "S"); err != nil {
 				t.Fatal(err)
 			}
 			if n := messages(t, js); n < 21 {

@@ -10,7 +10,7 @@ import (
 )
 
 // ready is how long a server may take to accept connections, its store's recovery included.
-const ready = 30 * time.Second
+const ready = time.Minute
 
 // ErrNotKillable is what Kill of a server in this process returns.
 var ErrNotKillable = errors.New("a server in this process cannot be killed")

@@ -1,6 +1,8 @@
 package streamtest
 
 import (
+	"errors"
+	"net"
 	"testing"
 	"time"
 
@@ -30,7 +32,7 @@ func Start(t testing.TB, opts *server.Options) *server.Server {
 		t.Fatal(err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("server is not ready")
 	}
 	return srv
@@ -49,7 +51,7 @@ func Connect(t testing.TB, srv *server.Server, opts ...nats.Option) jetstream.Je
 		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}, opts...)
-	nc, err := nats.Connect(srv.ClientURL(), opts...)
+	nc, err := dial(srv.ClientURL(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +61,21 @@ func Connect(t testing.TB, srv *server.Server, opts ...nats.Option) jetstream.Je
 		t.Fatal(err)
 	}
 	return js
+}
+
+// dial asks a server again that took longer for its first words than nats.go
+// waits. (A longer nats.Timeout would hold for reconnections too.)
+func dial(url string, opts []nats.Option) (*nats.Conn, error) {
+	for deadline := time.Now().Add(time.Minute); ; {
+		nc, err := nats.Connect(url, opts...)
+		slow := errors.Is(err, nats.ErrTimeout)
+		if e, ok := errors.AsType[net.Error](err); ok {
+			slow = slow || e.Timeout()
+		}
+		if !slow || time.Now().After(deadline) {
+			return nc, err
+		}
+	}
 }
 
 // Eventually waits until cond holds, for a minute at most: machines are shared.
