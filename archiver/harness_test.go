@@ -138,7 +138,7 @@ func quickly(t *testing.T, js jetstream.JetStream, targets ...*target) Config {
 	t.Helper()
 	cfg := Config{
 		JS: js, StageDir: t.TempDir(), FlushInterval: 60 * time.Millisecond, Discover: 100 * time.Millisecond,
-		LeaseTTL: 5 * time.Second,
+		LeaseTTL: time.Minute,
 		Schedule: compactor.Schedule{Windows: []time.Duration{200 * time.Millisecond, time.Second}, Snapshot: 500 * time.Millisecond},
 		Logger:   slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}

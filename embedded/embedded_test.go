@@ -252,7 +252,7 @@ func waitFor(t *testing.T, cond func() bool) {
 	deadline := time.Now().Add(time.Minute)
 	for !cond() {
 		if time.Now().After(deadline) {
-			t.Fatal("condition not met in 20 s")
+			t.Fatal("condition not met in a minute")
 		}
 		<-time.After(5 * time.Millisecond)
 	}

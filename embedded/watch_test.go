@@ -40,7 +40,7 @@ func TestJetStreamComesBack(t *testing.T) {
 	}
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(20 * time.Millisecond) {
 		ack, err := js.Publish(t.Context(), "t", nil)
-		if err == nil && ack.Sequence == 2 {
+		if err == nil && ack.Sequence >= 2 { // more, where an answer was late
 			break
 		}
 		if time.Now().After(deadline) {

@@ -43,6 +43,10 @@ func newChain(db wire.DB) *chain { return &chain{db: db, past: map[ltx.Pos]bool{
 // errDropped says that messages were dropped for their age while they were read.
 var errDropped = errors.New("messages were dropped for their age while they were read")
 
+// errLost says that messages were sent and did not come: a fetch ends by its own
+// clock, and what comes later is for nobody.
+var errLost = errors.New("messages were sent and did not come")
+
 func (c *chain) readAll(ctx context.Context, js jetstream.JetStream, stream string) error {
 	s, err := js.Stream(ctx, stream)
 	if err != nil {
@@ -55,10 +59,13 @@ func (c *chain) readAll(ctx context.Context, js jetstream.JetStream, stream stri
 		return err
 	}
 	defer func() { _ = s.DeleteConsumer(ctx, cons.CachedInfo().Name) }()
-	last := uint64(0) // sequence read
+	last, came := uint64(0), uint64(0) // sequence read, messages
 	for left := cons.CachedInfo().NumPending; left > 0; {
 		// what is dropped for its age meanwhile does not come
 		info, err := cons.Info(ctx)
+		if err == nil && info.Delivered.Consumer != came {
+			err = errLost
+		}
 		if err != nil || info.NumPending == 0 {
 			return err
 		}
@@ -70,6 +77,9 @@ func (c *chain) readAll(ctx context.Context, js jetstream.JetStream, stream stri
 			md, err := m.Metadata()
 			if err != nil {
 				return err
+			}
+			if came++; md.Sequence.Consumer != came {
+				return errLost
 			}
 			left--
 			if err := c.take(m.Subject(), md.Sequence.Stream, m.Headers(), m.Data()); err != nil {

@@ -225,7 +225,7 @@ func (w *world) read() *chain {
 	testenv.Until(w.t, patience, "the stream to be read", func() error {
 		c = newChain(w.db)
 		err := c.readAll(w.t.Context(), w.js, wire.DefaultStream)
-		if passes := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errDropped) || errors.Is(err, jetstream.ErrConsumerNotFound); err != nil && !passes {
+		if passes := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, errDropped) || errors.Is(err, errLost) || errors.Is(err, jetstream.ErrConsumerNotFound); err != nil && !passes {
 			w.t.Fatal(err)
 		}
 		return err
@@ -235,6 +235,13 @@ func (w *world) read() *chain {
 
 // equal compares a chain with the database.
 func (w *world) equal(c *chain) {
+	w.t.Helper()
+	if err := w.compare(c); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) compare(c *chain) error {
 	w.t.Helper()
 	s, err := oracle.Open(w.t.Context(), w.path)
 	if err != nil {
@@ -246,6 +253,7 @@ func (w *world) equal(c *chain) {
 		w.t.Fatal(err)
 	}
 	if !bytes.Equal(image, c.image) {
-		w.t.Fatalf("stream makes %d bytes up to %s, the database has %d others", len(c.image), c.pos, len(image))
+		return fmt.Errorf("stream makes %d bytes up to %s, the database has %d others", len(c.image), c.pos, len(image))
 	}
+	return nil
 }

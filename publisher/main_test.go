@@ -3,7 +3,9 @@ package publisher
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -46,13 +48,28 @@ func (s publisherSpec) killer() func(string) {
 	}
 }
 
+// killed waits until a child was killed; another end fails the test.
+func killed(t *testing.T, p *child.Process) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	err := p.Wait(ctx)
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		t.Fatalf("not killed: %v", err)
+	}
+	if s, ok := exit.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGKILL {
+		t.Fatalf("not killed: %v", err)
+	}
+}
+
 // publisherJob publishes until it is stopped or killed.
 func publisherJob(ctx context.Context, raw json.RawMessage, out *child.Output) error {
 	var spec publisherSpec
 	if err := json.Unmarshal(raw, &spec); err != nil {
 		return err
 	}
-	nc, err := nats.Connect(spec.URL, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1))
+	nc, err := nats.Connect(spec.URL, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectBufSize(-1), nats.RetryOnFailedConnect(true))
 	if err != nil {
 		return err
 	}

@@ -81,9 +81,10 @@ func TestGroupCommit(t *testing.T) {
 	cfg.JS = testenv.JetStream(t, testenv.Connect(t, "nats://"+proxy.Addr()))
 	p := start(t, cfg)
 	p.sync()
-	proxy.Set(faults.Fault{Latency: 20 * time.Millisecond})
+	proxy.Set(faults.Fault{Latency: 500 * time.Millisecond})
 	before := w.read().pos.TXID
 	w.transfer(300)
+	proxy.Set(faults.Fault{}) // the rest is one file
 	if pos := p.sync(); pos.TXID > before+100 {
 		t.Fatalf("300 transactions over a slow link made %d files", pos.TXID-before)
 	}

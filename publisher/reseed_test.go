@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/ltxstream/ltxstream/internal/capture"
-	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/superfly/ltx"
 )
 
@@ -27,13 +26,7 @@ func TestKilledWithinAReseed(t *testing.T) {
 				w, spec := decided(t)
 				fulls := w.read().fulls
 				spec.Crash, spec.Nth = label, 1
-				p := w.startSpec(spec)
-				testenv.Until(t, patience, "the kill", func() error {
-					if p.Err() == nil {
-						return errors.New("it runs")
-					}
-					return nil
-				})
+				killed(t, w.startSpec(spec))
 				w.transfer(3)
 				last := start(t, w.config())
 				last.sync()

@@ -42,7 +42,7 @@ func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	defer time.AfterFunc(20*time.Second, cancel).Stop() // ends what should have ended by itself; no deadline, main has none
+	defer time.AfterFunc(time.Minute, cancel).Stop() // ends what should have ended by itself; no deadline, main has none
 	var out, errs strings.Builder
 	code = run(ctx, args, strings.NewReader(""), &out, &errs)
 	return code, out.String(), errs.String()
@@ -61,7 +61,7 @@ func serve(t *testing.T, change func(*server.Options)) string {
 	}
 	s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(5 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		t.Fatal("server not ready")
 	}
 	return s.ClientURL()
@@ -258,7 +258,7 @@ func TestEmbeddedRefusals(t *testing.T) {
 func answering(t *testing.T, pubs ...control.Publication) string {
 	t.Helper()
 	url := serve(t, nil)
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

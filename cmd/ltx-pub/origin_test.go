@@ -62,7 +62,7 @@ func replicated(t *testing.T) (db, archive string, stop func() ltx.TXID) {
 		return inv.End().Max
 	}
 	p := litestream.Current.Start(t, nil, "replicate", "-config", litestream.Config(t, fmt.Sprintf("dbs: [{path: %s, replica: {path: %s, sync-interval: 50ms}}]", db, archive)))
-	testenv.Until(t, 20*time.Second, "files of Litestream's", func() error {
+	testenv.Until(t, time.Minute, "files of Litestream's", func() error {
 		if end() == 0 {
 			return errors.New("none")
 		}
@@ -100,7 +100,7 @@ func TestFromLitestream(t *testing.T) {
 		p := background(t, from(place)...)
 		write(t, db)
 		var now publisher.Status
-		testenv.Until(t, 20*time.Second, "everything published", func() error {
+		testenv.Until(t, time.Minute, "everything published", func() error {
 			if code, out, errs := execute(t, "sync", "app", "-s", url); code != 0 {
 				return fmt.Errorf("%s%s; %s", out, errs, p.text())
 			}

@@ -206,7 +206,7 @@ func publishOnce(t *testing.T, url string, args ...string) {
 
 func TestLossyStream(t *testing.T) {
 	url := serve(t, nil)
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func publish(t *testing.T, url string) *primary {
 	t.Cleanup(func() { db.Close() })
 	p := &primary{db: db}
 	p.exec(t, "CREATE TABLE t(a)")
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestBadArchive(t *testing.T) {
 // the stream but for the newest.
 func archived(t *testing.T, url string, txid ltx.TXID) (dirURL string) {
 	t.Helper()
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func TestScanBroken(t *testing.T) {
 	for n := range 6 {
 		proxy.CutAfter(faults.Down, int64(n)*8_000)
 		var pos ltx.Pos
-		testenv.Until(t, 30*time.Second, "a scan", func() (err error) {
+		testenv.Until(t, time.Minute, "a scan", func() (err error) {
 			pos, _, err = h.FindChecksum(t.Context(), first.Meta.Post)
 			if err == nil && pos.IsZero() {
 				t.Fatal("a scan without an error did not find it")

@@ -248,6 +248,11 @@ func TestDiagnoseJoinsDenialToTimeout(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	_, err = js.Stream(ctx, "LTX")
+	for deadline := time.Now().Add(time.Minute); nc.LastError() == nil; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no denial")
+		}
+	}
 	err = natsconn.Diagnose(nc, err)
 	checkError(t, err, natsconn.Denied, "$JS.API.STREAM.INFO.LTX")
 	closed := make(chan struct{})

