@@ -24,8 +24,9 @@ type base struct {
 func (r *runner) findBase(ctx context.Context, head stream.Head) error {
 	r.keepFor(r.cfg.Retain, r.st.Config().MaxAge)
 	d := head.Data
-	if d != nil && d.Meta.Full && d.Meta.Part < d.Meta.Parts {
-		return nil // it goes on, or another follows
+	unfinished := d != nil && d.Meta.Full && d.Meta.Part < d.Meta.Parts // it goes on, or another follows
+	if unfinished && r.based {
+		return nil
 	}
 	b, err := r.baseOf(ctx, d)
 	if err != nil {
@@ -41,7 +42,7 @@ func (r *runner) findBase(ctx context.Context, head stream.Head) error {
 	r.mu.base = b
 	r.mu.Unlock()
 	r.based = true
-	if b.seq == 0 && d != nil && b.keep > 0 {
+	if b.seq == 0 && d != nil && !unfinished && b.keep > 0 {
 		r.ask()
 	}
 	return nil
@@ -57,13 +58,13 @@ func (r *runner) keepFor(retain, maxAge time.Duration) {
 	r.mu.base.keep = retain
 }
 
-// baseOf returns the full file that d is, or is based on.
+// baseOf returns the full file that d is, when it is whole, or is based on.
 func (r *runner) baseOf(ctx context.Context, d *stream.Message) (base, error) {
 	if d == nil {
 		return base{}, nil
 	}
 	seq := d.Meta.Base
-	if d.Meta.Full {
+	if d.Meta.Full && d.Meta.Part == d.Meta.Parts {
 		var err error
 		if seq, err = r.st.SeqOf(ctx, r.cfg.DB, d.Meta.Max); err != nil {
 			return base{}, ignoreNotFound(err)

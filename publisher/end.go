@@ -7,10 +7,15 @@ import (
 )
 
 // head reads the head of the stream, with the claim in force. A claim of an
-// older epoch behind it is junk, but must not hide it.
+// older epoch behind it is junk, but must not hide it. Without any, data stands for
+// the claim that it was written under: it had better be data.
 func (r *runner) head(ctx context.Context) (stream.Head, error) {
 	h, err := r.st.Head(ctx, r.cfg.DB)
-	if err != nil || h.Claim == nil || same(h.Claim, r.claim) {
+	switch {
+	case err != nil || same(h.Claim, r.claim):
+		return h, err
+	case h.Claim == nil:
+		_, err = r.passOver(ctx, &h)
 		return h, err
 	}
 	h.Claim, h.ClaimSeq, err = r.st.ClaimInForce(ctx, r.cfg.DB, h.ClaimSeq+1)

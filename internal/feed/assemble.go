@@ -15,9 +15,8 @@ type assembler struct {
 
 	file     *File // being joined, nil: none
 	key      wire.Meta
-	next     int    // the part it waits for
-	partSize int    // body length of part 1
-	first    uint64 // sequence of the last part 1 seen
+	next     int // the part it waits for
+	partSize int // body length of part 1
 }
 
 // part is one data message.
@@ -37,6 +36,18 @@ func (a *assembler) drop() {
 		_ = a.file.Close() // a spool without a name: nothing can be lost
 		a.file = nil
 	}
+}
+
+// beginOf returns the sequence at which the file began that a message at seq is of; 0:
+// not known.
+func (a *assembler) beginOf(m wire.Meta, seq uint64) uint64 {
+	switch {
+	case m.Part == 1:
+		return seq
+	case a.busy() && a.key == stream.FileOf(m):
+		return a.file.FirstSeq
+	}
+	return 0
 }
 
 // add takes the next message. It returns the file once its last part is in;
@@ -62,7 +73,6 @@ func (a *assembler) add(p part) (*File, error) {
 // begin starts a file with its part 1. A file that is one message comes out at
 // once and leaves the one being joined alone; else that one is dropped.
 func (a *assembler) begin(p part) (*File, error) {
-	a.first = p.seq
 	n := len(p.data)
 	if n == 0 || wire.PartCount(p.meta.Size, n) != p.meta.Parts || p.meta.Parts == 1 && int64(n) != p.meta.Size {
 		return nil, fmt.Errorf("%w: part 1/%d has %d of %d bytes", ErrSize, p.meta.Parts, n, p.meta.Size)

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -79,21 +80,66 @@ func TestDamagedBaseFallsBackToAnOlderOne(t *testing.T) {
 	isGap(t, h.fails(), 2, 3)
 }
 
-// TestDamagedBaseIsReadOnce: it is not read again and again while there is no other.
+// TestDamagedBaseIsReadOnce: it is not read again and again while there is no other,
+// neither by a new replica nor by one that a gap made look for a base.
 func TestDamagedBaseIsReadOnce(t *testing.T) {
 	t.Parallel()
 	js, h, c := start(t)
+	first := c.Full(t, 10)
+	c.Publish(t, js, first, 0)
+	h.seek(ltx.Pos{}, 0)
+	h.next(first)
+	follower := newHarness(t, js, func(cfg *Config) { cfg.Durable = "r2" })
+	follower.seek(first.Meta.PostPos(), 0)
 	m := c.Messages(c.Full(t, 10), 1<<20)[0]
 	m.Data = flip(m.Data, 300)
 	c.Base = c.Inject(t, js, m)
+	purge(t, js, c.Base)
 	c.Publish(t, js, c.Step(t, 1), 0)
 	h.seek(ltx.Pos{}, 0)
 	if err := h.fails(); !errors.Is(err, ErrNoBase) {
 		t.Fatal(err)
 	}
+	isGap(t, follower.fails(), 2, 3)
 	for range 3 {
 		if err := h.Seek(t.Context(), ltx.Pos{}, 0); !errors.Is(err, ErrNoBase) {
 			t.Fatal(err)
+		}
+		if err := follower.SeekBase(t.Context(), first.Meta.Max); !errors.Is(err, ErrNoBase) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFullFileSentAgain: of a full file that was begun under one claim and sent again
+// whole under the next, the whole one is the base.
+func TestFullFileSentAgain(t *testing.T) {
+	t.Parallel()
+	for _, steps := range []int{1, 20} {
+		for parts := 1; parts < 4; parts++ {
+			t.Run(fmt.Sprint(steps, " steps, ", parts, " parts"), func(t *testing.T) {
+				t.Parallel()
+				js, h, c := start(t)
+				c.Claim(t, js)
+				c.Publish(t, js, c.Full(t, 10), 0)
+				for range steps {
+					c.Publish(t, js, c.Step(t, 1), 0)
+				}
+				after := c.Pos.TXID
+				full := c.Full(t, 30)
+				for _, m := range c.Messages(full, 1500)[:parts] {
+					c.Inject(t, js, m)
+				}
+				c.Epoch = 2
+				c.Claim(t, js)
+				full.Meta.Epoch = 2
+				publishAll(t, js, c, c.Messages(full, 1500))
+				if err := h.SeekBase(t.Context(), after); err != nil {
+					t.Fatal(err)
+				}
+				h.seek(ltx.Pos{}, 0)
+				h.next(full)
+			})
 		}
 	}
 }

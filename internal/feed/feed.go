@@ -1,7 +1,6 @@
 package feed
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -94,6 +93,8 @@ type Feed struct {
 	badBases map[uint64]bool // full files that turned out to be damaged, by their first sequence
 	created  time.Time       // of the stream that holds them
 	noBaseAt time.Time       // when a scan for a full file found none
+	noPosAt  time.Time       // when a scan for the position found nothing
+	held     span            // the claim that was read last
 
 	con    *connection
 	status chan nats.Status
@@ -187,11 +188,6 @@ func (f *Feed) Position() (ltx.Pos, uint64) { return f.pos, f.seq }
 // Writer returns the id of the publisher that wrote the newest file handed
 // out, "" when not known. Keep it with the position, for Config.Writer.
 func (f *Feed) Writer() string { return f.writer }
-
-// Head reads the newest of the database from the stream's leader.
-func (f *Feed) Head(ctx context.Context) (stream.Head, error) {
-	return f.cfg.Stream.Head(ctx, f.cfg.DB)
-}
 
 // Stats returns the counters. It may be called from any goroutine.
 func (f *Feed) Stats() Stats {

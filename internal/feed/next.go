@@ -192,6 +192,7 @@ func (f *Feed) join(d delivery, meta wire.Meta) (*File, error) {
 	if f.asm.busy() && meta.Part == 1 && meta.Parts > 1 && !f.begins(d, meta) {
 		return nil, nil
 	}
+	first := f.asm.beginOf(meta, d.seq)
 	file, err := f.asm.add(part{meta: meta, seq: d.seq, stored: d.at, data: d.msg.Data()})
 	if err == nil && file != nil {
 		err = stream.Verify(&f.ver, file.body.section(), meta)
@@ -204,8 +205,8 @@ func (f *Feed) join(d delivery, meta wire.Meta) (*File, error) {
 			return nil, fmt.Errorf("join TXID %s: %w", meta.Min, err)
 		}
 		f.damage(d.seq, d.msg.Subject(), err)
-		if meta.Full {
-			f.noteBadBase(f.asm.first)
+		if meta.Full && first != 0 {
+			f.noteBadBase(first)
 		}
 		f.settle(d.seq)
 		return nil, nil
@@ -279,14 +280,6 @@ func (f *Feed) Refuse(file *File, err error) {
 		f.noteBadBase(file.FirstSeq)
 	}
 	f.origin = f.before
-}
-
-// noteBadBase makes the search for a base pass over the full file at seq.
-func (f *Feed) noteBadBase(seq uint64) {
-	if f.badBases == nil {
-		f.badBases = map[uint64]bool{}
-	}
-	f.badBases[seq] = true
 }
 
 // broken names the break between the position and a file that does not fit.

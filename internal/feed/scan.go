@@ -20,7 +20,7 @@ const (
 	scanSize = 2000
 	scanWait = 5 * time.Second
 
-	scanAgain = 30 * time.Second // at the earliest, after a scan without a find
+	scanAgain = 30 * time.Second // at the earliest, after a scan in vain
 )
 
 // baseByScan reads the headers of all data messages and returns the sequence

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/superfly/ltx"
 
@@ -55,6 +56,7 @@ func (f *Feed) SeekBase(ctx context.Context, after ltx.TXID) error {
 // connect: streams are trimmed, purged and recreated.
 func (f *Feed) locate(ctx context.Context) error {
 	f.stats.ahead.Store(false)
+	f.held = span{}
 	find := f.locatePos
 	if f.pos.IsZero() {
 		find = f.locateBase
@@ -62,7 +64,7 @@ func (f *Feed) locate(ctx context.Context) error {
 	if err := find(ctx); err != nil {
 		return err
 	}
-	claim, _, err := f.cfg.Stream.ClaimInForce(ctx, f.cfg.DB, f.seq+1)
+	claim, err := f.claimAt(ctx, f.seq+1)
 	if err != nil {
 		return err
 	}
@@ -81,6 +83,7 @@ func (f *Feed) locatePos(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.identify(state)
 	if f.seq != 0 && f.seq <= state.Last {
 		ok, err := f.anchored(ctx, state)
 		if ok || err != nil {
@@ -91,30 +94,22 @@ func (f *Feed) locatePos(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	broken := errBehind
-	if m != nil {
-		broken = f.continues(m)
+	if m == nil {
+		return f.behind(ctx, state)
 	}
+	broken := f.continues(m)
 	if broken == nil {
 		return nil
 	}
-	// Messages that somebody else wrote may have led the search by TXID astray.
 	first, err := f.posByScan(ctx)
-	if err != nil {
-		return err
+	if err == nil && first == 0 {
+		err = broken
 	}
-	switch {
-	case first != 0:
+	if err == nil {
 		f.seq = first - 1
-		return nil
-	case m == nil:
-		return f.behind(ctx, state)
 	}
-	return broken
+	return err
 }
-
-// errBehind says that the stream's newest file is older than the position.
-var errBehind = errors.New("stream is behind")
 
 // anchored reports whether f.seq still names the end of what was dealt with.
 // f.seq may also be a claim or a skipped message after the file at pos: then
@@ -154,143 +149,39 @@ func (f *Feed) continues(m *stream.Message) error {
 	return nil
 }
 
-// behind handles a stream whose newest file is older than pos. Where the
-// writer of our file wrote it, the stream lost its tail and the writer will
-// send it again: wait. Another writer's history is not ours.
+// behind handles a stream whose newest message is of a file older than pos. It may be
+// somebody else's, so that pos is there all the same. Else, where the writer of our
+// file wrote what is the newest, the stream lost its tail and the writer will send it
+// again: wait. Another writer's history is not ours.
 func (f *Feed) behind(ctx context.Context, state stream.State) error {
-	head, err := f.head(ctx)
+	head, err := f.Head(ctx)
 	if err != nil {
 		return err
 	}
-	if head.Data == nil {
-		f.log.Warn("stream is empty, waiting for the publisher", "txid", f.pos.TXID)
-	} else if w := head.Data.Meta.Writer; f.writer != "" && w != f.writer {
-		return &ForkError{DB: f.cfg.DB, Have: f.pos, Got: head.Data.Meta.PostPos()}
-	} else {
-		f.log.Warn("stream is behind the replica, waiting for the publisher", "txid", f.pos.TXID, "head", head.Data.Meta.Max)
+	if d := head.Data; d != nil && d.Meta.PostPos() == f.pos && d.Meta.Part == d.Meta.Parts {
+		f.seq, f.posEpoch, f.writer = d.Seq, d.Meta.Epoch, d.Meta.Writer
+		return nil
+	}
+	if time.Since(f.noPosAt) >= scanAgain {
+		first, err := f.posByScan(ctx)
+		if err != nil {
+			return err
+		}
+		if first != 0 {
+			f.seq = first - 1
+			return nil
+		}
+		f.noPosAt = time.Now()
+	}
+	switch d := head.Data; {
+	case d == nil:
+		f.log.Warn("stream holds nothing to go by, waiting for the publisher", "txid", f.pos.TXID)
+	case f.writer != "" && d.Meta.Writer != f.writer:
+		return &ForkError{DB: f.cfg.DB, Have: f.pos, Got: d.Meta.PostPos()}
+	default:
+		f.log.Warn("stream is behind the replica, waiting for the publisher", "txid", f.pos.TXID, "head", d.Meta.Max)
 	}
 	f.seq = min(state.Last, head.LastSeq)
 	f.stats.ahead.Store(true)
 	return nil
-}
-
-// head reads the head of the stream, with the newest data that readers take.
-func (f *Feed) head(ctx context.Context) (stream.Head, error) {
-	h, err := f.cfg.Stream.Head(ctx, f.cfg.DB)
-	if err == nil && h.Claim != nil {
-		h.Claim, h.ClaimSeq, err = f.cfg.Stream.ClaimInForce(ctx, f.cfg.DB, h.ClaimSeq+1)
-	}
-	if err == nil {
-		_, err = f.cfg.Stream.PassOver(ctx, f.cfg.DB, &h)
-	}
-	return h, err
-}
-
-// locateBase starts before the newest complete full file: the tail itself, the
-// one its hint names, or the last one found by reading all headers.
-func (f *Feed) locateBase(ctx context.Context) error {
-	if err := f.dropBadBases(ctx); err != nil {
-		return err
-	}
-	head, err := f.head(ctx)
-	if err != nil {
-		return err
-	}
-	if head.Data == nil {
-		return ErrNoBase
-	}
-	first, err := f.oldestBase(ctx)
-	if err == nil && first == 0 {
-		first, err = f.baseByHint(ctx, head.Data)
-	}
-	if err == nil && first == 0 {
-		first, err = f.baseByScan(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	f.seq = first - 1
-	return nil
-}
-
-// dropBadBases forgets those of a stream that is gone.
-func (f *Feed) dropBadBases(ctx context.Context) error {
-	state, err := f.cfg.Stream.State(ctx)
-	if err == nil && !state.Created.Equal(f.created) {
-		f.created = state.Created
-		clear(f.badBases)
-	}
-	return err
-}
-
-// oldestBase returns the sequence of the stream's first file, if it is wanted
-// and a full one; else 0.
-func (f *Feed) oldestBase(ctx context.Context) (uint64, error) {
-	if !f.oldest {
-		return 0, nil
-	}
-	m, err := f.cfg.Stream.FirstData(ctx, f.cfg.DB)
-	if err != nil || m == nil || !m.Meta.Full || m.Meta.Part != 1 {
-		return 0, err
-	}
-	return f.begin(ctx, m.Seq, m.Meta.Epoch)
-}
-
-// begin returns first, the sequence of the first message of a full file, or 0 when
-// it is no base: it was found to be damaged, or its publisher had been fenced.
-func (f *Feed) begin(ctx context.Context, first, epoch uint64) (uint64, error) {
-	if f.badBases[first] {
-		return 0, nil
-	}
-	claim, _, err := f.cfg.Stream.ClaimInForce(ctx, f.cfg.DB, first)
-	if err != nil || claim != nil && epoch < claim.Epoch {
-		return 0, err
-	}
-	return first, nil
-}
-
-// baseByHint follows tail's hint, and the hint of a base that was found to be
-// damaged; 0: the hints lead nowhere.
-func (f *Feed) baseByHint(ctx context.Context, tail *stream.Message) (uint64, error) {
-	if tail.Meta.Full && tail.Meta.Part == tail.Meta.Parts {
-		first, err := f.firstPart(ctx, tail)
-		if err == nil && first != 0 {
-			first, err = f.begin(ctx, first, tail.Meta.Epoch)
-		}
-		if err != nil || first != 0 {
-			return first, err
-		}
-	}
-	for hint := tail.Meta.Base; hint != 0; {
-		m, err := f.cfg.Stream.Get(ctx, hint)
-		if _, foreign := errors.AsType[*wire.HeaderError](err); foreign || errors.Is(err, stream.ErrNotFound) {
-			return 0, nil
-		} else if err != nil {
-			return 0, err
-		}
-		if m.Meta.DB != f.cfg.DB || !m.Meta.Full || m.Meta.Part != 1 {
-			return 0, nil
-		}
-		if first, err := f.begin(ctx, m.Seq, m.Meta.Epoch); err != nil || first != 0 {
-			return first, err
-		}
-		if m.Meta.Base >= hint {
-			return 0, nil
-		}
-		hint = m.Meta.Base
-	}
-	return 0, nil
-}
-
-// firstPart returns the sequence of the first part of the file whose last part
-// is m, 0 when it is gone.
-func (f *Feed) firstPart(ctx context.Context, m *stream.Message) (uint64, error) {
-	if m.Meta.Parts == 1 {
-		return m.Seq, nil
-	}
-	first, err := f.cfg.Stream.Find(ctx, f.cfg.DB, m.Meta.Min)
-	if err != nil || first == nil || stream.FileOf(first.Meta) != stream.FileOf(m.Meta) || first.Meta.Part != 1 {
-		return 0, err
-	}
-	return first.Seq, nil
 }

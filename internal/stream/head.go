@@ -20,6 +20,8 @@ type Head struct {
 	// Foreign counts the messages at the tail that were stepped over because
 	// they are not ours or their headers are damaged.
 	Foreign int
+	// Far: what readers take of the data is too far away (PassOver).
+	Far bool
 }
 
 const (
@@ -114,8 +116,11 @@ func (s *Stream) DataBefore(ctx context.Context, db wire.DB, seq uint64) (*Messa
 		}
 		seq = r.Seq
 	}
-	return nil, fmt.Errorf("read data of %s: the last %d are not ours", db, maxForeign)
+	return nil, fmt.Errorf("read data of %s: %w", db, errFar)
 }
+
+// errFar says that nothing of ours is among so many messages.
+var errFar = fmt.Errorf("the last %d messages are not ours", maxForeign)
 
 // LastSeq returns the last sequence on the subjects of db, 0 when there is
 // none.

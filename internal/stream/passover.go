@@ -20,8 +20,9 @@ var (
 
 // PassOver replaces the newest data of h by the newest that readers take: they ignore
 // what was written under an older claim, and what is no file. It becomes nil where
-// there is none, or it is too far away. why is the reason for the newest one; nil: it
-// was not replaced. The claim of h must be the one in force ([Stream.ClaimInForce]).
+// there is none, or, with Far, where it is too far away. why is the reason for the
+// newest one; nil: it was not replaced. The claim of h must be the one in force
+// ([Stream.ClaimInForce]).
 func (s *Stream) PassOver(ctx context.Context, db wire.DB, h *Head) (why, err error) {
 	for n := 0; h.Data != nil; n++ {
 		ignored, err := s.ignored(ctx, db, *h)
@@ -31,9 +32,11 @@ func (s *Stream) PassOver(ctx context.Context, db wire.DB, h *Head) (why, err er
 		if n == 0 {
 			why = ignored
 		}
-		if n == maxPassed {
-			h.Data = nil
-		} else if h.Data, err = s.DataBefore(ctx, db, h.Data.Seq); err != nil {
+		h.Data, err = s.DataBefore(ctx, db, h.Data.Seq)
+		if n == maxPassed || errors.Is(err, errFar) {
+			h.Data, h.Far, err = nil, true, nil
+		}
+		if err != nil {
 			return why, err
 		}
 	}
@@ -56,10 +59,12 @@ func (s *Stream) ignored(ctx context.Context, db wire.DB, h Head) (why, err erro
 	}
 	m := h.Data
 	for n := range maxBetween {
-		if m, err = s.DataBefore(ctx, db, m.Seq); err != nil {
-			return nil, err
-		}
+		m, err = s.DataBefore(ctx, db, m.Seq)
 		switch {
+		case errors.Is(err, errFar):
+			return errPart, nil
+		case err != nil:
+			return nil, err
 		case m == nil && n == 0: // trimmed
 			return nil, nil
 		case m == nil:
