@@ -25,11 +25,11 @@ servers:          ## the storage servers that tests run, once, into .servers/
 # part of its time: four of its tests at once keep two cores busy.
 ALONE = /(e2e|publisher|replica|internal/capture|internal/wal)$$
 
-test: servers     ## every test, with the race detector (lint vets)
+test: servers     ## every test, with the race detector
 	@all=$$($(GO) list $(PKGS)) || exit 1; status=0; \
 	alone=$$(echo "$$all" | grep -E '$(ALONE)'); others=$$(echo "$$all" | grep -vE '$(ALONE)'); \
-	[ -z "$$alone" ] || $(GO) test -race -vet=off -p 1 -parallel 4 -timeout 30m $$alone || status=1; \
-	[ -z "$$others" ] || $(GO) test -race -vet=off -p 2 -timeout 30m $$others || status=1; \
+	[ -z "$$alone" ] || $(GO) test -race -vet=off -ldflags=-w -p 1 -parallel 4 -timeout 30m $$alone || status=1; \
+	[ -z "$$others" ] || $(GO) test -race -vet=off -ldflags=-w -p 2 -timeout 30m $$others || status=1; \
 	exit $$status
 
 test-short:       ## the quick loop: no storage servers, no long tests
