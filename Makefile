@@ -21,15 +21,16 @@ demo: build       ## 15 seconds of live replication on this terminal
 servers:          ## the storage servers that tests run, once, into .servers/
 	testenv/storage/fetch.sh
 
-# Packages that prove what docs/traps.md names: one after the other, for their tests look at times. Each waits a good
-# part of its time: four of its tests at once keep two cores busy.
+# Packages that prove what docs/traps.md names: one after the other, for their tests look at times. Four tests at once
+# keep two cores busy: each waits a good part of its time. (lint vets; without DWARF linking takes half the time.)
 ALONE = /(e2e|publisher|replica|internal/capture|internal/wal)$$
+TEST  = $(GO) test -race -vet=off -ldflags=-w -parallel 4 -timeout 30m
 
 test: servers     ## every test, with the race detector
 	@all=$$($(GO) list $(PKGS)) || exit 1; status=0; \
 	alone=$$(echo "$$all" | grep -E '$(ALONE)'); others=$$(echo "$$all" | grep -vE '$(ALONE)'); \
-	[ -z "$$alone" ] || $(GO) test -race -vet=off -ldflags=-w -p 1 -parallel 4 -timeout 30m $$alone || status=1; \
-	[ -z "$$others" ] || $(GO) test -race -vet=off -ldflags=-w -p 2 -timeout 30m $$others || status=1; \
+	[ -z "$$alone" ] || $(TEST) -p 1 $$alone || status=1; \
+	[ -z "$$others" ] || $(TEST) -p 2 $$others || status=1; \
 	exit $$status
 
 test-short:       ## the quick loop: no storage servers, no long tests

@@ -25,6 +25,7 @@ func (f *Feed) seek(ctx context.Context, pos ltx.Pos, seq uint64) error {
 	f.disconnect()
 	f.asm.drop()
 	f.pos, f.seq, f.epoch, f.posEpoch, f.sought = pos, seq, 0, 0, true
+	f.noPosAt = time.Time{}
 	if pos.IsZero() {
 		f.seq, f.writer = 0, ""
 	}
