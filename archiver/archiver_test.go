@@ -260,6 +260,7 @@ func TestOneDestinationDown(t *testing.T) {
 	})
 	src.publish(t, 1) // the newest file was kept: the chain goes on
 	reached(t, bad, "app", 16)
+	reached(t, good, "app", 16)
 	src.check(t, bad, 16)
 	src.check(t, good, 16)
 }
