@@ -37,7 +37,8 @@ type connection struct {
 	ahead    uint64 // messages that the stream held beyond it
 	lags     bool   // it stays behind the end of the stream (see stayBehind)
 
-	idle    time.Duration // until the watchdog looks again
+	idle    time.Duration // of waiting until the watchdog looks again
+	waited  time.Duration // of it, in however many calls
 	unacked int
 	ackable jetstream.Msg // newest message, not acknowledged
 	lastAck time.Time
@@ -122,12 +123,14 @@ func (f *Feed) receive(ctx context.Context) (delivery, error) {
 	c.ack(false)
 	f.dealtWith()
 	for {
-		wait, cancel := context.WithTimeout(ctx, c.idle)
+		began := time.Now()
+		wait, cancel := context.WithTimeout(ctx, max(c.idle-c.waited, time.Millisecond))
 		msg, err := c.it.Next(jetstream.NextContext(wait))
 		cancel()
+		c.waited += time.Since(began)
 		switch {
 		case err == nil:
-			c.idle = f.idle
+			c.idle, c.waited = f.idle, 0
 			return f.order(msg)
 		case ctx.Err() != nil:
 			return delivery{}, context.Cause(ctx)
@@ -181,7 +184,7 @@ func (f *Feed) lookAround(ctx context.Context) error {
 	if f.reconnected() {
 		return errResync
 	}
-	c.idle = min(2*c.idle, idleMost)
+	c.idle, c.waited = min(2*c.idle, idleMost), 0
 	return f.asking(ctx, f.compare)
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/superfly/ltx"
 
 	"github.com/ltxstream/ltxstream/internal/stream"
 	"github.com/ltxstream/ltxstream/internal/stream/streamtest"
@@ -62,4 +63,22 @@ func TestConnectionLostWhileAsking(t *testing.T) {
 		h.next(files[2])
 	}
 	h.clean()
+}
+
+// TestWatchdogOfShortCalls: it looks around also where nobody waits for long in one
+// call of Next.
+func TestWatchdogOfShortCalls(t *testing.T) {
+	t.Parallel()
+	js, h, c := start(t)
+	h.idle = 100 * time.Millisecond
+	full := c.Full(t, 5)
+	c.Publish(t, js, full, 0)
+	h.seek(ltx.Pos{}, 0)
+	h.next(full)
+	streamtest.Eventually(t, "the watchdog", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		_, _ = h.Next(ctx)
+		return h.con != nil && h.con.idle > h.idle
+	})
 }
