@@ -18,7 +18,7 @@ func (r *runner) head(ctx context.Context) (stream.Head, error) {
 		_, err = r.passOver(ctx, &h)
 		return h, err
 	}
-	h.Claim, h.ClaimSeq, err = r.st.ClaimInForce(ctx, r.cfg.DB, h.ClaimSeq+1)
+	err = r.st.Enforce(ctx, r.cfg.DB, &h)
 	return h, err
 }
 

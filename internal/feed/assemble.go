@@ -74,8 +74,8 @@ func (a *assembler) add(p part) (*File, error) {
 // once and leaves the one being joined alone; else that one is dropped.
 func (a *assembler) begin(p part) (*File, error) {
 	n := len(p.data)
-	if n == 0 || wire.PartCount(p.meta.Size, n) != p.meta.Parts || p.meta.Parts == 1 && int64(n) != p.meta.Size {
-		return nil, fmt.Errorf("%w: part 1/%d has %d of %d bytes", ErrSize, p.meta.Parts, n, p.meta.Size)
+	if err := stream.CheckSize(p.meta, n); err != nil {
+		return nil, err
 	}
 	f := &File{Meta: p.meta, FirstSeq: p.seq}
 	if p.meta.Parts == 1 {

@@ -33,8 +33,8 @@ func (f *Feed) claimAt(ctx context.Context, seq uint64) (*wire.Claim, error) {
 // that is not passed over.
 func (f *Feed) Head(ctx context.Context) (stream.Head, error) {
 	h, err := f.cfg.Stream.Head(ctx, f.cfg.DB)
-	if err == nil && h.Claim != nil {
-		h.Claim, h.ClaimSeq, err = f.cfg.Stream.ClaimInForce(ctx, f.cfg.DB, h.ClaimSeq+1)
+	if err == nil {
+		err = f.cfg.Stream.Enforce(ctx, f.cfg.DB, &h)
 	}
 	if err != nil {
 		return h, err

@@ -49,7 +49,7 @@ func (f *Feed) receives(m wire.Meta, seq uint64) bool {
 // receiveFile hands out the file that begins with d.
 func (f *Feed) receiveFile(d delivery, m wire.Meta) (*File, error) {
 	n := len(d.msg.Data())
-	if n == 0 || wire.PartCount(m.Size, n) != m.Parts {
+	if stream.CheckSize(m, n) != nil {
 		f.irregular, f.lag = d.seq, false
 		return f.join(d, m)
 	}

@@ -103,13 +103,14 @@ func (f *Feed) locatePos(ctx context.Context) error {
 		return nil
 	}
 	first, err := f.posByScan(ctx)
-	if err == nil && first == 0 {
-		err = broken
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		f.seq = first - 1
+	if first == 0 {
+		return broken
 	}
-	return err
+	f.seq = first - 1
+	return nil
 }
 
 // anchored reports whether f.seq still names the end of what was dealt with.

@@ -161,10 +161,24 @@ func (s *Stream) claimBefore(ctx context.Context, db wire.DB, seq uint64) (*wire
 // that an older one outranks: somebody sent them again, and nobody obeys them.
 func (s *Stream) ClaimInForce(ctx context.Context, db wire.DB, seq uint64) (*wire.Claim, uint64, error) {
 	claim, at, err := s.claimBefore(ctx, db, seq)
+	if err != nil || claim == nil {
+		return nil, 0, err
+	}
+	return s.inForce(ctx, db, claim, at)
+}
+
+// Enforce replaces the claim of h by the one in force.
+func (s *Stream) Enforce(ctx context.Context, db wire.DB, h *Head) (err error) {
+	if h.Claim != nil {
+		h.Claim, h.ClaimSeq, err = s.inForce(ctx, db, h.Claim, h.ClaimSeq)
+	}
+	return err
+}
+
+// inForce returns claim, which is at that sequence, or the newest one before that no
+// older one outranks.
+func (s *Stream) inForce(ctx context.Context, db wire.DB, claim *wire.Claim, at uint64) (*wire.Claim, uint64, error) {
 	for range maxForeign {
-		if err != nil || claim == nil {
-			return nil, 0, err
-		}
 		before, seq, err := s.claimBefore(ctx, db, at)
 		if err != nil {
 			return nil, 0, err

@@ -22,7 +22,7 @@ var (
 // what was written under an older claim, and what is no file. It becomes nil where
 // there is none, or, with Far, where it is too far away. why is the reason for the
 // newest one; nil: it was not replaced. The claim of h must be the one in force
-// ([Stream.ClaimInForce]).
+// ([Stream.Enforce]).
 func (s *Stream) PassOver(ctx context.Context, db wire.DB, h *Head) (why, err error) {
 	for n := 0; h.Data != nil; n++ {
 		ignored, err := s.ignored(ctx, db, *h)

@@ -35,13 +35,23 @@ func Verify(v *ltxfile.Verifier, r io.Reader, meta wire.Meta) error {
 	return nil
 }
 
+// CheckSize returns an ErrSize unless n bytes may be the body of a message of meta: that
+// of a first part gives how many there are.
+func CheckSize(meta wire.Meta, n int) error {
+	if n == 0 || meta.Part == 1 && wire.PartCount(meta.Size, n) != meta.Parts || meta.Parts == 1 && int64(n) != meta.Size {
+		return fmt.Errorf("%w: part %d/%d has %d of %d bytes", ErrSize, meta.Part, meta.Parts, n, meta.Size)
+	}
+	return nil
+}
+
 // Check verifies m as far as one message tells: a whole file, or the LTX header or
 // trailer that a first or last part holds. Errors are those of Verify, and ErrSize.
 func (m *Message) Check() error {
 	meta, n := m.Meta, len(m.Data)
+	if err := CheckSize(meta, n); err != nil {
+		return err
+	}
 	switch {
-	case n == 0 || meta.Part == 1 && wire.PartCount(meta.Size, n) != meta.Parts || meta.Parts == 1 && int64(n) != meta.Size:
-		return fmt.Errorf("%w: part %d/%d has %d of %d bytes", ErrSize, meta.Part, meta.Parts, n, meta.Size)
 	case meta.Parts == 1:
 		return Verify(new(ltxfile.Verifier), bytes.NewReader(m.Data), meta)
 	case meta.Part == 1:
