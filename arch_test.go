@@ -66,7 +66,7 @@ var imports = map[string][]string{
 	// commands, and what only tests use
 	"cmd/...":                    {"..."},
 	"e2e":                        {"..."},
-	"internal/stream/streamtest": {"wire", "internal/stream"},
+	"internal/stream/streamtest": {"wire", "internal/stream", "testenv"},
 	"testenv/...":                {"testenv/...", "embedded", "wire"},
 }
 

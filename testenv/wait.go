@@ -32,6 +32,21 @@ func Until(t testing.TB, limit time.Duration, what string, cond func() error) {
 	}
 }
 
+// Again asks up to five times, until ask returns nil: on a slow machine an answer may come too late. It reports the last error.
+func Again(t testing.TB, ask func() error) {
+	t.Helper()
+	for left := 4; ; left-- {
+		err := ask()
+		if err == nil {
+			return
+		}
+		if left == 0 {
+			t.Error(err)
+			return
+		}
+	}
+}
+
 // Proxy starts a TCP proxy to a server's URL or host:port, until the end of the test.
 func Proxy(t testing.TB, target string) *faults.Proxy {
 	t.Helper()

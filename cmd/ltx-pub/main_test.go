@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -21,6 +22,7 @@ import (
 	"github.com/ltxstream/ltxstream/embedded"
 	"github.com/ltxstream/ltxstream/internal/control"
 	"github.com/ltxstream/ltxstream/internal/daemon"
+	"github.com/ltxstream/ltxstream/testenv"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -271,21 +273,6 @@ func answering(t *testing.T, pubs ...control.Publication) string {
 	return url
 }
 
-// again runs a command up to five times: on a slow machine an answer may come too late.
-func again(t *testing.T, what string, good func(code int, out, errs string) bool, args ...string) {
-	t.Helper()
-	for left := 4; ; left-- {
-		code, out, errs := execute(t, args...)
-		if good(code, out, errs) {
-			return
-		}
-		if left == 0 {
-			t.Errorf("%s: code %d, stdout %q, stderr %q", what, code, out, errs)
-			return
-		}
-	}
-}
-
 func TestSyncCommand(t *testing.T) {
 	fenced := daemon.Exit(daemon.ExitFenced, errors.New("fenced by host b"), "")
 	url := answering(t,
@@ -304,5 +291,10 @@ func TestSyncCommand(t *testing.T) {
 	if code, _, errs := execute(t, "sync", "old", "-s", url); code != 11 || !strings.Contains(errs, "host b") {
 		t.Errorf("fenced: code %d, %s", code, errs)
 	}
-	again(t, "slow", func(code int, _, _ string) bool { return code == 20 }, "sync", "slow", "-s", url, "--timeout=100ms")
+	testenv.Again(t, func() error {
+		if code, out, errs := execute(t, "sync", "slow", "-s", url, "--timeout=100ms"); code != 20 {
+			return fmt.Errorf("slow: code %d, stdout %q, stderr %q", code, out, errs)
+		}
+		return nil
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/ltxstream/ltxstream/internal/control"
 	"github.com/ltxstream/ltxstream/internal/daemon"
+	"github.com/ltxstream/ltxstream/testenv"
 	"github.com/ltxstream/ltxstream/wire"
 )
 
@@ -170,21 +172,6 @@ func replicaAt(db wire.DB, id string, txid ltx.TXID) control.Replica {
 	}
 }
 
-// again runs a command up to five times: on a slow machine an answer may come too late.
-func again(t *testing.T, what string, good func(code int, out, errs string) bool, args ...string) {
-	t.Helper()
-	for left := 4; ; left-- {
-		code, out, errs := execute(t, args...)
-		if good(code, out, errs) {
-			return
-		}
-		if left == 0 {
-			t.Errorf("%s: code %d, stdout %q, stderr %q", what, code, out, errs)
-			return
-		}
-	}
-}
-
 func TestWaitCommand(t *testing.T) {
 	url := serve(t, nil)
 	nc, err := nats.Connect(url, nats.Timeout(time.Minute))
@@ -199,17 +186,25 @@ func TestWaitCommand(t *testing.T) {
 	}
 	defer svc.Close()
 
-	again(t, "all", func(code int, out, _ string) bool {
-		return code == 0 && strings.Contains(out, "r1 0000000000000009\n") && strings.Contains(out, "r2 0000000000000005\n")
-	}, "wait", "app", "--txid=0000000000000005", "-s", url)
+	testenv.Again(t, func() error {
+		code, out, errs := execute(t, "wait", "app", "--txid=0000000000000005", "-s", url)
+		if code != 0 || !strings.Contains(out, "r1 0000000000000009\n") || !strings.Contains(out, "r2 0000000000000005\n") {
+			return fmt.Errorf("all: code %d, stdout %q, stderr %q", code, out, errs)
+		}
+		return nil
+	})
 	code, out, errs := execute(t, "wait", "app", "--txid=0000000000000009", "--id=r1", "--json", "-s", url)
 	var reached []control.Reached
 	if err := json.Unmarshal([]byte(out), &reached); code != 0 || err != nil || len(reached) != 1 || reached[0].ID != "r1" {
 		t.Errorf("one: code %d, stdout %q, stderr %q", code, out, errs)
 	}
-	again(t, "lagging", func(code int, out, errs string) bool {
-		return code == 20 && strings.Contains(errs, "r2") && strings.Contains(out, "r1")
-	}, "wait", "app", "--txid=0000000000000009", "--timeout=200ms", "-s", url)
+	testenv.Again(t, func() error {
+		code, out, errs := execute(t, "wait", "app", "--txid=0000000000000009", "--timeout=200ms", "-s", url)
+		if code != 20 || !strings.Contains(errs, "r2") || !strings.Contains(out, "r1") {
+			return fmt.Errorf("lagging: code %d, stdout %q, stderr %q", code, out, errs)
+		}
+		return nil
+	})
 }
 
 func TestInterrupt(t *testing.T) {

@@ -1,14 +1,14 @@
 package streamtest
 
 import (
-	"errors"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/ltxstream/ltxstream/testenv"
 )
 
 // Server runs a server with JetStream on loopback until the test ends. Change
@@ -48,34 +48,10 @@ func Stop(srv *server.Server) {
 func Connect(t testing.TB, srv *server.Server, opts ...nats.Option) jetstream.JetStream {
 	t.Helper()
 	opts = append([]nats.Option{
-		nats.ReconnectBufSize(-1), nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
+		nats.ReconnectWait(20 * time.Millisecond),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}, opts...)
-	nc, err := dial(srv.ClientURL(), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
-}
-
-// dial asks a server again that took longer for its first words than nats.go
-// waits. (A longer nats.Timeout would hold for reconnections too.)
-func dial(url string, opts []nats.Option) (*nats.Conn, error) {
-	for deadline := time.Now().Add(time.Minute); ; {
-		nc, err := nats.Connect(url, opts...)
-		slow := errors.Is(err, nats.ErrTimeout)
-		if e, ok := errors.AsType[net.Error](err); ok {
-			slow = slow || e.Timeout()
-		}
-		if !slow || time.Now().After(deadline) {
-			return nc, err
-		}
-	}
+	return testenv.JetStream(t, testenv.Connect(t, srv.ClientURL(), opts...))
 }
 
 // Eventually waits until cond holds, for a minute at most: machines are shared.
